@@ -1,0 +1,40 @@
+// The settings of an engine, the same on every rank.
+#ifndef CAIRN_ENGINE_ENGINE_OPTIONS_H_
+#define CAIRN_ENGINE_ENGINE_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "parallel/comm/process_groups.h"
+
+namespace cairn {
+
+enum class LoadFormat { kAuto, kSafetensors, kDummy };
+
+struct EngineOptions {
+  std::string model;      // directory of a checkpoint, or with kDummy a YAML shape (path, or name in configs/models)
+  std::string tokenizer;  // directory; "" = the model's. A dummy model needs none (token ids in, token ids out)
+  std::string dtype = "auto";  // auto (as stored), float32, bfloat16, float16
+  LoadFormat load_format = LoadFormat::kAuto;
+  std::string device = "auto";  // auto, cpu, cuda
+  ParallelSizes parallel;
+  std::string pp_layer_partition = "auto";
+  int64_t max_model_len = 0;  // prompt + answer; 0 = the model's
+  int32_t max_num_seqs = 64;
+  int32_t max_num_batched_tokens = 512;  // per step: decode tokens first, the rest for prompt chunks
+  double gpu_memory_utilization = 0.9;   // share of the rank's memory for weights and cache (on CPU: of what is free)
+  int64_t kv_cache_memory_bytes = 0;     // per rank; 0 = from the utilization
+  int32_t block_size = 16;
+  int64_t seed = 0;  // for requests without their own, and for dummy weights
+  int32_t threads = 0;  // per rank; 0 = cores / ranks on this host
+  double distributed_timeout_seconds = 600;
+  bool show_progress = false;  // load progress on stderr (rank 0)
+
+  // INVALID_ARGUMENT names the flag, its value and what is allowed.
+  absl::Status Validate() const;
+};
+
+}  // namespace cairn
+
+#endif  // CAIRN_ENGINE_ENGINE_OPTIONS_H_

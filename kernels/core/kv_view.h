@@ -1,0 +1,70 @@
+// Plain pointers into one layer of the paged KV cache of one sequence: what attention and scorers read.
+//
+// A block holds `block_size` slots of one (sequence, layer) for all local KV heads. In a block, in this order:
+//   K         [kv_heads][block_size][head_dim]   keys after RoPE
+//   V         [kv_heads][block_size][head_dim]
+//   position  [kv_heads][block_size] int32       position of the token in the slot (per head: heads may differ)
+// each plane padded to 64 bytes. Slot s of the sequence is in block block_table[s / block_size] at s % block_size.
+#ifndef CAIRN_KERNELS_CORE_KV_VIEW_H_
+#define CAIRN_KERNELS_CORE_KV_VIEW_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/core/dtype.h"
+
+namespace cairn {
+
+struct KvBlockLayout {
+  int kv_heads = 0;  // on this rank
+  int head_dim = 0;
+  int block_size = 0;
+  DType dtype = DType::kFloat32;  // of K and V: kFloat32, kBFloat16 or kFloat16
+
+  static constexpr size_t Align(size_t bytes) { return (bytes + 63) / 64 * 64; }
+  size_t kv_plane_bytes() const {
+    return Align(static_cast<size_t>(kv_heads) * block_size * head_dim * DTypeSize(dtype));
+  }
+  size_t position_plane_bytes() const { return Align(static_cast<size_t>(kv_heads) * block_size * sizeof(int32_t)); }
+  size_t k_offset() const { return 0; }
+  size_t v_offset() const { return kv_plane_bytes(); }
+  size_t position_offset() const { return 2 * kv_plane_bytes(); }
+  size_t block_bytes() const { return 2 * kv_plane_bytes() + position_plane_bytes(); }
+};
+
+struct KvView {
+  KvBlockLayout layout;
+  uint8_t* pool = nullptr;               // block b starts at pool + b * layout.block_bytes()
+  const int32_t* block_table = nullptr;  // [ceil(num_slots / block_size)]
+  int32_t num_slots = 0;                 // physical length
+
+  uint8_t* block(int32_t slot) const {
+    return pool + static_cast<size_t>(block_table[slot / layout.block_size]) * layout.block_bytes();
+  }
+  // Element offset of (head, slot) inside the K or V plane of its block, and inside the position plane.
+  size_t kv_element(int head, int32_t slot) const {
+    return (static_cast<size_t>(head) * layout.block_size + slot % layout.block_size) * layout.head_dim;
+  }
+  uint8_t* k(int head, int32_t slot) const {
+    return block(slot) + layout.k_offset() + kv_element(head, slot) * DTypeSize(layout.dtype);
+  }
+  uint8_t* v(int head, int32_t slot) const {
+    return block(slot) + layout.v_offset() + kv_element(head, slot) * DTypeSize(layout.dtype);
+  }
+  int32_t* position(int head, int32_t slot) const {
+    return reinterpret_cast<int32_t*>(block(slot) + layout.position_offset()) +
+           static_cast<size_t>(head) * layout.block_size + slot % layout.block_size;
+  }
+};
+
+// The rows of one sequence in a step's [tokens, ...] tensors, with the layer's cache after this step's append:
+// row row_begin + i is the token in slot kv.num_slots - num_rows + i.
+struct SequenceRows {
+  int32_t row_begin = 0;
+  int32_t num_rows = 0;
+  KvView kv;
+};
+
+}  // namespace cairn
+
+#endif  // CAIRN_KERNELS_CORE_KV_VIEW_H_

@@ -1,0 +1,27 @@
+// Attention over the paged cache, and the append that fills it. q, k, v may be column slices of one QKV matrix (rows
+// strided).
+#ifndef CAIRN_KERNELS_OPS_ATTENTION_H_
+#define CAIRN_KERNELS_OPS_ATTENTION_H_
+
+#include "absl/types/span.h"
+#include "kernels/core/context.h"
+#include "kernels/core/kv_view.h"
+#include "kernels/core/tensor.h"
+
+namespace cairn {
+
+// Writes this step's keys, values and positions into the slots that each sequence's view gives its rows.
+// k, v: row t of T holds [kv_heads, d], positions [T] int32.
+void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
+              absl::Span<const SequenceRows> sequences);
+
+// out[t, h] = softmax(q[t, h] . K / sqrt(d)) V over the slots that row t may see: those up to its own slot, and with
+// sliding_window W > 0 only those whose position is greater than its own position - W. Query head h reads KV head
+// h / (heads / kv_heads). q [T, heads, d], positions [T] int32, out [T, heads, d] f32. A row's sum runs over its slots in
+// one fixed order, so prefill in chunks, decode and any batch give the same bits.
+void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
+                    absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
+
+}  // namespace cairn
+
+#endif  // CAIRN_KERNELS_OPS_ATTENTION_H_

@@ -1,0 +1,40 @@
+// The data plane of one process group: tensors between the ranks that share a layer (tp) or hand it on (pp).
+//
+// Small on purpose, and every implementation implements all of it: MPI on host memory (ranks of one host reduce through
+// a shared window), threads of one process (tests, and `--launch`-free library use), NCCL on device memory. A tensor in
+// the wrong memory, of the wrong type or not contiguous is INVALID_ARGUMENT; a peer that is gone or late is UNAVAILABLE
+// or DEADLINE_EXCEEDED, naming the operation and the rank. All ranks of a group call the same collectives in the same
+// order.
+#ifndef CAIRN_PARALLEL_COMM_COMMUNICATOR_H_
+#define CAIRN_PARALLEL_COMM_COMMUNICATOR_H_
+
+#include "absl/status/status.h"
+#include "kernels/core/tensor.h"
+
+namespace cairn {
+
+enum class ReduceOp { kSum, kMin, kMax };
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // In place, float32 or int64. Summed in rank order: every rank gets the same bits, run after run.
+  virtual absl::Status AllReduce(const Tensor& data, ReduceOp op) = 0;
+  // out [size, ...in]: the ranks' `in` in rank order.
+  virtual absl::Status AllGather(const Tensor& in, const Tensor& out) = 0;
+  // The same on `root` alone; the others' `out` is not touched.
+  virtual absl::Status Gather(const Tensor& in, const Tensor& out, int root) = 0;
+  virtual absl::Status Broadcast(const Tensor& data, int root) = 0;
+  // Send may return before the receiver has the data and does not wait for it to ask: `data` may be reused at once, and
+  // a rank that sends can go on computing. Recv waits, for exactly data.size_bytes(). Order is kept per pair.
+  virtual absl::Status Send(const Tensor& data, int destination) = 0;
+  virtual absl::Status Recv(const Tensor& data, int source) = 0;
+};
+
+}  // namespace cairn
+
+#endif  // CAIRN_PARALLEL_COMM_COMMUNICATOR_H_

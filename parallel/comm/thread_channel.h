@@ -1,0 +1,25 @@
+// Ranks as threads of one process: the whole engine in a unit test, and one rank without MPI.
+#ifndef CAIRN_PARALLEL_COMM_THREAD_CHANNEL_H_
+#define CAIRN_PARALLEL_COMM_THREAD_CHANNEL_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "parallel/comm/control_channel.h"
+
+namespace cairn {
+
+// One channel per rank, all of one world; each may be used from its own thread.
+std::vector<std::unique_ptr<ControlChannel>> MakeThreadWorld(int size);
+
+// The world of one rank.
+std::unique_ptr<ControlChannel> MakeSingleRankWorld();
+
+// Runs body(channel) once per rank, each on its own thread, and returns what they returned. A rank that returns an error
+// aborts the others' waits.
+std::vector<absl::Status> RunThreadRanks(int size, absl::FunctionRef<absl::Status(ControlChannel&)> body);
+
+}  // namespace cairn
+
+#endif  // CAIRN_PARALLEL_COMM_THREAD_CHANNEL_H_

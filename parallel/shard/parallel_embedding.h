@@ -1,0 +1,24 @@
+// Vocabulary-parallel embedding and LM head: each rank holds the rows VocabShard gives it.
+#ifndef CAIRN_PARALLEL_SHARD_PARALLEL_EMBEDDING_H_
+#define CAIRN_PARALLEL_SHARD_PARALLEL_EMBEDDING_H_
+
+#include "absl/status/status.h"
+#include "kernels/core/context.h"
+#include "kernels/ops/matmul.h"
+#include "parallel/comm/communicator.h"
+#include "parallel/shard/shard.h"
+
+namespace cairn {
+
+// y [T, C] on every rank: own rows, summed over ranks (all but one term are zero, so the sum is exact).
+absl::Status VocabParallelEmbed(Context& context, Communicator& tp, const PackedMatrix& table, const Range& vocab,
+                                const Tensor& ids, const Tensor& y);
+
+// logits [M, vocab] f32 on tp rank 0 alone (the others' `logits` is ignored): x [M, C] times each rank's rows, gathered.
+// `scratch` holds at least M * ceil(vocab / tp) * (tp + 1) floats.
+absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
+                                 const Tensor& x, const Tensor& scratch, const Tensor& logits);
+
+}  // namespace cairn
+
+#endif  // CAIRN_PARALLEL_SHARD_PARALLEL_EMBEDDING_H_
