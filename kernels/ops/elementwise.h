@@ -22,6 +22,9 @@ void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 // x += y, both [T, C].
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
 
+// Rounds x [T, C] to the activation type, in place: what a matmul with round_output does, for sums made outside of one.
+void RoundToActivation(Context& context, const Tensor& x);
+
 }  // namespace cairn
 
 #endif  // CAIRN_KERNELS_OPS_ELEMENTWISE_H_
