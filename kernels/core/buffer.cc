@@ -1,0 +1,84 @@
+#include "kernels/core/buffer.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+
+namespace cairn {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+// Small buffers come from the heap; from one huge page up they are mapped, and the kernel zeroes pages on first touch.
+bool IsMapped(size_t bytes) { return bytes >= kHugePage; }
+
+// Maps one huge page more than asked and gives back what lies outside the aligned part.
+void* MapAligned(size_t bytes) {
+  const size_t length = RoundUp(bytes, kHugePage);
+  void* raw = mmap(nullptr, length + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  char* begin = static_cast<char*>(raw);
+  char* aligned = reinterpret_cast<char*>(RoundUp(reinterpret_cast<size_t>(raw), kHugePage));
+  if (aligned > begin) munmap(begin, aligned - begin);
+  const size_t tail = (begin + length + kHugePage) - (aligned + length);
+  if (tail > 0) munmap(aligned + length, tail);
+  madvise(aligned, length, MADV_HUGEPAGE);  // advice only: without huge pages the memory still serves
+  return aligned;
+}
+
+}  // namespace
+
+absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
+  CAIRN_CHECK(device.is_cpu(), "this build has no CUDA backend");
+  Buffer buffer;
+  buffer.device_ = device;
+  if (bytes == 0) return buffer;
+  if (bytes > SIZE_MAX / 2) return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes"));
+  void* data = nullptr;
+  if (IsMapped(bytes)) {
+    data = MapAligned(bytes);
+  } else {
+    const size_t padded = RoundUp(bytes, kAlignment);
+    data = std::aligned_alloc(kAlignment, padded);
+    if (data != nullptr) std::memset(data, 0, padded);
+  }
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory: ", strerror(errno)));
+  }
+  buffer.data_ = static_cast<uint8_t*>(data);
+  buffer.size_bytes_ = bytes;
+  return buffer;
+}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    Free();
+    data_ = std::exchange(other.data_, nullptr);
+    size_bytes_ = std::exchange(other.size_bytes_, 0);
+    device_ = other.device_;
+  }
+  return *this;
+}
+
+void Buffer::Free() {
+  if (data_ == nullptr) return;
+  if (IsMapped(size_bytes_)) {
+    munmap(data_, RoundUp(size_bytes_, kHugePage));
+  } else {
+    std::free(data_);
+  }
+  data_ = nullptr;
+  size_bytes_ = 0;
+}
+
+}  // namespace cairn

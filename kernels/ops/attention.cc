@@ -1,0 +1,51 @@
+#include "kernels/ops/attention.h"
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/ops/dispatch.h"
+
+namespace cairn {
+namespace {
+
+void CheckSequences(const char* op, absl::Span<const SequenceRows> sequences, int64_t num_rows, int64_t kv_heads,
+                    int64_t head_dim) {
+  for (const SequenceRows& rows : sequences) {
+    const KvBlockLayout& layout = rows.kv.layout;
+    CAIRN_CHECK(rows.row_begin >= 0 && rows.num_rows >= 0 && rows.row_begin + rows.num_rows <= num_rows, op, ": rows ",
+                rows.row_begin, " + ", rows.num_rows, " of ", num_rows);
+    CAIRN_CHECK(rows.num_rows <= rows.kv.num_slots, op, ": ", rows.num_rows, " rows in ", rows.kv.num_slots, " slots");
+    CAIRN_CHECK(layout.head_dim == head_dim, op, ": head_dim ", head_dim, ", the cache holds ", layout.head_dim);
+    CAIRN_CHECK(kv_heads < 0 || layout.kv_heads == kv_heads, op, ": ", kv_heads, " KV heads, the cache holds ",
+                layout.kv_heads);
+  }
+}
+
+}  // namespace
+
+void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
+              absl::Span<const SequenceRows> sequences) {
+  CheckOperand("KvAppend", "k", context, k, DType::kFloat32, 3);
+  CheckOperand("KvAppend", "v", context, v, DType::kFloat32, 3);
+  CheckOperand("KvAppend", "positions", context, positions, DType::kInt32, 1);
+  for (int i = 0; i < 3; ++i) CheckDim("KvAppend", "v", v, i, k.dim(i));
+  CheckDim("KvAppend", "positions", positions, 0, k.dim(0));
+  CheckSequences("KvAppend", sequences, k.dim(0), k.dim(1), k.dim(2));
+  CAIRN_DISPATCH(context, KvAppend, k, v, positions, sequences);
+}
+
+void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
+                    absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out) {
+  CheckOperand("PagedAttention", "q", context, q, DType::kFloat32, 3);
+  CheckOperand("PagedAttention", "positions", context, positions, DType::kInt32, 1);
+  CheckOperand("PagedAttention", "out", context, out, DType::kFloat32, 3);
+  for (int i = 0; i < 3; ++i) CheckDim("PagedAttention", "out", out, i, q.dim(i));
+  CheckDim("PagedAttention", "positions", positions, 0, q.dim(0));
+  CheckSequences("PagedAttention", sequences, q.dim(0), -1, q.dim(2));
+  for (const SequenceRows& rows : sequences) {
+    const int kv_heads = rows.kv.layout.kv_heads;
+    CAIRN_CHECK(kv_heads > 0 && q.dim(1) % kv_heads == 0, "PagedAttention: ", q.dim(1), " query heads over ", kv_heads,
+                " KV heads");
+  }
+  CAIRN_DISPATCH(context, PagedAttention, q, positions, sequences, sliding_window, out);
+}
+
+}  // namespace cairn

@@ -1,0 +1,48 @@
+#include "kernels/ops/elementwise.h"
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/ops/dispatch.h"
+
+namespace cairn {
+
+void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
+  CheckOperand("RmsNorm", "x", context, x, DType::kFloat32, 2);
+  CheckOperand("RmsNorm", "weight", context, weight, DType::kFloat32, 1);
+  CheckOperand("RmsNorm", "y", context, y, DType::kFloat32, 2);
+  CheckDim("RmsNorm", "weight", weight, 0, x.dim(1));
+  CheckDim("RmsNorm", "y", y, 0, x.dim(0));
+  CheckDim("RmsNorm", "y", y, 1, x.dim(1));
+  if (y.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, RmsNorm, x, weight, eps, y);
+}
+
+void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {
+  CheckOperand("Rope", "x", context, x, DType::kFloat32, 3);
+  CheckOperand("Rope", "positions", context, positions, DType::kInt32, 1);
+  CheckOperand("Rope", "inv_freq", context, inv_freq, DType::kFloat32, 1);
+  CAIRN_CHECK(positions.is_contiguous() && inv_freq.is_contiguous(), "Rope: positions and inv_freq must be contiguous");
+  CheckDim("Rope", "positions", positions, 0, x.dim(0));
+  CAIRN_CHECK(x.dim(2) == 2 * inv_freq.dim(0), "Rope: head_dim ", x.dim(2), " with ", inv_freq.dim(0), " frequencies");
+  if (x.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, Rope, x, positions, inv_freq, attention_scale);
+}
+
+void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
+  CheckOperand("SwiGlu", "gate_up", context, gate_up, DType::kFloat32, 2);
+  CheckOperand("SwiGlu", "y", context, y, DType::kFloat32, 2);
+  CheckDim("SwiGlu", "gate_up", gate_up, 0, y.dim(0));
+  CheckDim("SwiGlu", "gate_up", gate_up, 1, 2 * y.dim(1));
+  if (y.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, SwiGlu, gate_up, y);
+}
+
+void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
+  CheckOperand("AddInPlace", "x", context, x, DType::kFloat32, 2);
+  CheckOperand("AddInPlace", "y", context, y, DType::kFloat32, 2);
+  CheckDim("AddInPlace", "y", y, 0, x.dim(0));
+  CheckDim("AddInPlace", "y", y, 1, x.dim(1));
+  if (x.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, AddInPlace, x, y);
+}
+
+}  // namespace cairn
