@@ -1,5 +1,5 @@
-// The library under the command: requests in, tokens out, over tp x pp ranks. Every rank creates an Engine; the leader of a
-// replica (tp 0, pp 0) adds requests and steps, the others call Serve and follow.
+// The library under the command: requests in, tokens out, over tp x pp ranks. Every rank creates an Engine; the leader
+// of a replica (tp 0, pp 0) adds requests and steps, the others call Serve and follow.
 //
 //   auto engine = Engine::Create(options, groups);            // one process: Engine::CreateLocal(options)
 //   (*engine)->Add({.id = "a", .prompt_ids = ids, .sampling = params});
@@ -18,6 +18,7 @@
 #include "engine/request.h"
 #include "engine/text/tokenizer.h"
 #include "parallel/comm/process_groups.h"
+#include "parallel/shard/shard.h"
 
 namespace cairn {
 
@@ -43,22 +44,24 @@ struct RankInfo {
 
 class Engine {
  public:
-  // Collective over the world. Loads this rank's shard and sizes its cache. An error on any rank comes back on every rank.
+  // Collective over the world. Loads this rank's shard and sizes its cache. An error on any rank comes back on every
+  // rank.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options, ProcessGroups groups);
   // One process, one rank.
   static absl::StatusOr<std::unique_ptr<Engine>> CreateLocal(const EngineOptions& options);
   ~Engine();
 
   // --- the leader ---
-  // INVALID_ARGUMENT / OUT_OF_RANGE for a request that can never run (bad field, duplicate id, too long for max_model_len
-  // or for the cache); the message says by how much. Nothing is truncated.
+  // INVALID_ARGUMENT / OUT_OF_RANGE for a request that can never run (bad field, duplicate id, too long for
+  // max_model_len or for the cache); the message says by how much. Nothing is truncated.
   absl::Status Add(Request request);
   // Forgets a request at the next step; its output never comes.
   absl::Status Cancel(const std::string& id);
   bool HasWork() const;
   int64_t num_unfinished() const;  // requests added and not finished
   int64_t num_running() const;     // sequences that hold cache
-  // Plans and runs one step (keeps up to pp micro-batches in flight). An error means that the job is over: abort the world.
+  // Plans and runs one step (keeps up to pp micro-batches in flight). An error means that the job is over: abort the
+  // world.
   absl::StatusOr<std::vector<RequestOutput>> Step();
   // Lets the other ranks' Serve return. Call once, when done.
   absl::Status Shutdown();

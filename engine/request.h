@@ -36,12 +36,13 @@ struct Completion {
 
 struct RequestOutput {
   std::string id;
-  bool finished = false;          // all n answers
+  bool finished = false;  // all n answers
   int64_t prompt_tokens = 0;
-  // While running: only answers that grew in this step, `text` and `token_ids` holding what is new. Finished: all, whole.
+  // While running: only answers that grew in this step, `text` and `token_ids` holding what is new. Finished: all,
+  // whole.
   std::vector<Completion> completions;
   int64_t preemptions = 0;
-  int64_t peak_kv_bytes = 0;       // all ranks of the replica, at this request's largest
+  int64_t peak_kv_bytes = 0;  // all ranks of the replica, at this request's largest
   double arrival_seconds = 0, first_token_seconds = 0, finish_seconds = 0;  // on the engine's clock
 };
 

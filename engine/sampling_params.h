@@ -12,7 +12,7 @@
 namespace cairn {
 
 struct SamplingParams {
-  int32_t n = 1;  // answers per prompt
+  int32_t n = 1;                      // answers per prompt
   std::optional<int32_t> max_tokens;  // none: up to the context limit
   int32_t min_tokens = 0;             // stop tokens and EOS are masked until then
   float temperature = 1.0f;           // 0: greedy

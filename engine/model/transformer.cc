@@ -1,0 +1,107 @@
+#include "engine/model/transformer.h"
+
+#include <utility>
+
+#include "kernels/core/status_macros.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/elementwise.h"
+#include "parallel/shard/parallel_embedding.h"
+
+namespace cairn {
+namespace {
+
+// Norm weights are float32 on every device's host side; a view for the ops.
+Tensor ViewOf(const std::vector<float>& values) {
+  return Tensor(const_cast<float*>(values.data()), DType::kFloat32, {static_cast<int64_t>(values.size())});
+}
+
+}  // namespace
+
+int64_t StageWeights::size_bytes() const {
+  const auto vector_bytes = [](const std::vector<float>& values) { return values.size() * sizeof(float); };
+  size_t bytes = vector_bytes(final_norm);
+  if (embedding != nullptr) bytes += embedding->size_bytes();
+  if (head != nullptr && head != embedding) bytes += head->size_bytes();
+  for (const LayerWeights& l : layer) {
+    bytes += l.attention.qkv.weight.size_bytes() + l.attention.o.weight.size_bytes() +
+             l.mlp.gate_up.weight.size_bytes() + l.mlp.down.weight.size_bytes();
+    for (const auto* values : {&l.attention.norm, &l.attention.qkv.bias, &l.attention.q_norm, &l.attention.k_norm,
+                               &l.attention.o.bias, &l.mlp.norm, &l.mlp.gate_up.bias, &l.mlp.down.bias}) {
+      bytes += vector_bytes(*values);
+    }
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+Transformer::Transformer(const ModelConfig& config, StageWeights weights)
+    : config_(config),
+      weights_(std::move(weights)),
+      inverse_frequencies_(RopeInverseFrequencies(config.rope, config.head_dim)) {}
+
+absl::Status Transformer::Embed(Context& context, Communicator& tp, const Tensor& ids, const Tensor& hidden) const {
+  return VocabParallelEmbed(context, tp, *weights_.embedding, weights_.vocab, ids, hidden);
+}
+
+absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& rows, const KvCache& cache,
+                                 Workspace& workspace, const Tensor& hidden) const {
+  for (size_t l = 0; l < weights_.layer.size(); ++l) {
+    for (size_t i = 0; i < rows.sequences.size(); ++i) {
+      rows.sequences[i].kv = cache.View(rows.cache_handles[i], static_cast<int>(l));
+    }
+    CAIRN_RETURN_IF_ERROR(Attention(context, tp, weights_.layer[l].attention, rows, workspace, hidden));
+    CAIRN_RETURN_IF_ERROR(Mlp(context, tp, weights_.layer[l].mlp, workspace, hidden));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::Attention(Context& context, Communicator& tp, const AttentionWeights& weights, StepRows& rows,
+                                    Workspace& workspace, const Tensor& hidden) const {
+  const int64_t T = hidden.dim(0), d = config_.head_dim;
+  const int64_t q_heads = weights_.heads.query_heads.size(), kv_heads = weights_.heads.kv_heads.size();
+  const Tensor normed = workspace.normed.Rows(0, T);
+  const Tensor qkv = workspace.qkv.Rows(0, T);
+  const Tensor q = qkv.Columns(0, q_heads * d).SplitRows(q_heads, d);
+  const Tensor k = qkv.Columns(q_heads * d, (q_heads + kv_heads) * d).SplitRows(kv_heads, d);
+  const Tensor v = qkv.Columns((q_heads + kv_heads) * d, (q_heads + 2 * kv_heads) * d).SplitRows(kv_heads, d);
+  const Tensor attended = workspace.attention.Rows(0, T);
+  const Tensor output = workspace.output.Rows(0, T);
+
+  RmsNorm(context, hidden, ViewOf(weights.norm), config_.rms_norm_eps, normed);
+  weights.qkv.Forward(context, normed, qkv);
+  if (config_.qk_norm) {
+    RmsNorm(context, q, ViewOf(weights.q_norm), config_.rms_norm_eps, q);
+    RmsNorm(context, k, ViewOf(weights.k_norm), config_.rms_norm_eps, k);
+  }
+  Rope(context, q, rows.positions, ViewOf(inverse_frequencies_));
+  Rope(context, k, rows.positions, ViewOf(inverse_frequencies_));
+  KvAppend(context, k, v, rows.positions, rows.sequences);
+  PagedAttention(context, q, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
+                 attended.SplitRows(q_heads, d));
+  CAIRN_RETURN_IF_ERROR(weights.o.Forward(context, tp, attended, output));
+  AddInPlace(context, hidden, output);
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::Mlp(Context& context, Communicator& tp, const MlpWeights& weights, Workspace& workspace,
+                              const Tensor& hidden) const {
+  const int64_t T = hidden.dim(0);
+  const Tensor normed = workspace.normed.Rows(0, T);
+  const Tensor gate_up = workspace.gate_up.Rows(0, T);
+  const Tensor activated = workspace.activated.Rows(0, T);
+  const Tensor output = workspace.output.Rows(0, T);
+
+  RmsNorm(context, hidden, ViewOf(weights.norm), config_.rms_norm_eps, normed);
+  weights.gate_up.Forward(context, normed, gate_up);
+  SwiGlu(context, gate_up, activated);
+  CAIRN_RETURN_IF_ERROR(weights.down.Forward(context, tp, activated, output));
+  AddInPlace(context, hidden, output);
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::Logits(Context& context, Communicator& tp, Workspace& workspace, const Tensor& hidden,
+                                 const Tensor& logits) const {
+  RmsNorm(context, hidden, ViewOf(weights_.final_norm), config_.rms_norm_eps, hidden);
+  return VocabParallelLogits(context, tp, *weights_.head, config_.vocab_size, hidden, workspace.vocab_scratch, logits);
+}
+
+}  // namespace cairn

@@ -1,0 +1,41 @@
+// The activations of one step, allocated once for the largest step.
+#ifndef CAIRN_ENGINE_MODEL_WORKSPACE_H_
+#define CAIRN_ENGINE_MODEL_WORKSPACE_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "kernels/core/buffer.h"
+#include "kernels/core/tensor.h"
+
+namespace cairn {
+
+struct WorkspaceShape {
+  int64_t max_tokens = 0;   // rows of a step
+  int64_t max_sampled = 0;  // rows that get logits
+  int64_t hidden = 0;
+  int64_t qkv = 0, attention = 0;  // columns on this rank
+  int64_t intermediate = 0;        // columns on this rank
+  int64_t vocab = 0;               // 0 on stages without a head
+  int64_t vocab_scratch = 0;       // floats, see VocabParallelLogits
+};
+
+// Tensors [max, columns] f32; take Rows(0, T) of them.
+struct Workspace {
+  static absl::StatusOr<Workspace> Create(Device device, const WorkspaceShape& shape);
+
+  Tensor ids, positions;  // [max_tokens] int32
+  Tensor hidden;          // the residual stream
+  Tensor normed;          // input of a sublayer
+  Tensor qkv, attention;
+  Tensor gate_up, activated;
+  Tensor output;   // of a sublayer, before it is added to the stream
+  Tensor sampled;  // [max_sampled, hidden]: the rows that get logits
+  Tensor logits, vocab_scratch;
+
+  Buffer memory;
+};
+
+}  // namespace cairn
+
+#endif  // CAIRN_ENGINE_MODEL_WORKSPACE_H_

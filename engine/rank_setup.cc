@@ -1,0 +1,255 @@
+#include "engine/rank_setup.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/config/model_config_reader.h"
+#include "engine/model/load_transformer.h"
+#include "engine/scheduler/wire.h"
+#include "engine/weights/weight_source.h"
+#include "kernels/core/status_macros.h"
+#include "parallel/pipeline/partition.h"
+
+namespace cairn {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Cores for this rank: those it is bound to (mpirun binds), or its share of the host's.
+int ThreadsFor(int local_ranks) {
+  cpu_set_t set;
+  const int bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  const int online = static_cast<int>(std::max<long>(1, sysconf(_SC_NPROCESSORS_ONLN)));
+  return bound < online ? bound : std::max(1, online / local_ranks);
+}
+
+// Free memory of this host (or container) in bytes.
+int64_t AvailableMemory() {
+  int64_t available = INT64_MAX;
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);) {
+    if (key == "MemAvailable:") available = std::atoll(rest.c_str()) * 1024;
+  }
+  int64_t limit = 0, used = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used) {
+    available = std::min(available, std::max<int64_t>(0, limit - used));
+  }
+  return available;
+}
+
+absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
+  if (flag == "float32") return DType::kFloat32;
+  if (flag == "bfloat16") return DType::kBFloat16;
+  if (flag == "float16") return DType::kFloat16;
+  if (flag == "auto") return stored;
+  return absl::InvalidArgumentError(absl::StrCat("--dtype=", flag, " is not a type"));
+}
+
+// Bytes that decoding one token reads: what a stage is bound by.
+PartitionCosts CostsOf(const ModelConfig& config, int64_t cached_tokens) {
+  const double c = static_cast<double>(config.hidden_size), d = static_cast<double>(config.head_dim);
+  const double q = config.num_heads * d, kv = config.num_kv_heads * d;
+  const double weights = c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size;
+  PartitionCosts costs;
+  costs.layer.assign(config.num_layers, weights + 2 * kv * static_cast<double>(cached_tokens));
+  costs.embedding = c;  // one row
+  costs.head = c * static_cast<double>(config.vocab_size);
+  return costs;
+}
+
+class Setup {
+ public:
+  Setup(EngineOptions options, ProcessGroups& groups) : groups_(groups) { setup_.options = std::move(options); }
+
+  absl::StatusOr<RankSetup> Run() {
+    CAIRN_RETURN_IF_ERROR(Agree(Describe()));
+    CAIRN_RETURN_IF_ERROR(Agree(LoadWeights()));
+    CAIRN_RETURN_IF_ERROR(Agree(MakeRunner()));
+    CAIRN_RETURN_IF_ERROR(ShareRankInfo());
+    CAIRN_RETURN_IF_ERROR(ResolveModelLength());
+    return std::move(setup_);
+  }
+
+ private:
+  absl::Status Agree(const absl::Status& mine) { return AgreeOnStatus(*groups_.world, mine); }
+
+  // Everything that needs no weights: options, config, tokenizer, layers.
+  absl::Status Describe() {
+    EngineOptions& options = setup_.options;
+    CAIRN_RETURN_IF_ERROR(options.Validate());
+    if (options.load_format == LoadFormat::kDummy) {
+      CAIRN_ASSIGN_OR_RETURN(setup_.config, ReadModelConfigYaml(options.model));
+    } else {
+      CAIRN_ASSIGN_OR_RETURN(setup_.config, ReadModelConfig(options.model));
+    }
+    CAIRN_ASSIGN_OR_RETURN(compute_, ComputeType(options.dtype, setup_.config.dtype));
+    options.dtype = DTypeName(compute_);
+    options.device = "cpu";
+    if (options.threads == 0) options.threads = ThreadsFor(groups_.world->local_size());
+    setup_.context = Context::Cpu(options.threads, compute_);
+    if (options.max_model_len > setup_.config.max_position_embeddings) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--max-model-len=", options.max_model_len, " is beyond the model's max_position_embeddings ",
+                       setup_.config.max_position_embeddings, " (", options.model, "/config.json)"));
+    }
+    CAIRN_RETURN_IF_ERROR(CheckTensorParallel(setup_.config.num_heads, setup_.config.num_kv_heads,
+                                              setup_.config.intermediate_size, options.parallel.tp));
+    CAIRN_ASSIGN_OR_RETURN(stages_, ParsePartition(options.pp_layer_partition,
+                                                   CostsOf(setup_.config, wanted_length() / 2), options.parallel.pp));
+    return LoadTokenizer();
+  }
+
+  absl::Status LoadTokenizer() {
+    EngineOptions& options = setup_.options;
+    const bool named = !options.tokenizer.empty();
+    if (!named && options.load_format != LoadFormat::kDummy) options.tokenizer = options.model;
+    if (!groups_.is_leader() || options.tokenizer.empty()) return absl::OkStatus();
+    if (!named && !fs::exists(fs::path(options.tokenizer) / "tokenizer.json")) return absl::OkStatus();
+    CAIRN_ASSIGN_OR_RETURN(setup_.tokenizer, Tokenizer::Load(options.tokenizer));
+    return absl::OkStatus();
+  }
+
+  int64_t wanted_length() const {
+    return setup_.options.max_model_len > 0 ? setup_.options.max_model_len : setup_.config.max_position_embeddings;
+  }
+
+  absl::Status LoadWeights() {
+    const EngineOptions& options = setup_.options;
+    std::unique_ptr<WeightSource> source;
+    if (options.load_format == LoadFormat::kDummy) {
+      source = MakeDummyWeights(setup_.config, static_cast<uint64_t>(options.seed));
+    } else {
+      CAIRN_ASSIGN_OR_RETURN(source, OpenSafetensors(options.model, setup_.config));
+    }
+    const StagePlacement placement = {.layers = stages_[groups_.at.pp],
+                                      .tp = groups_.sizes.tp,
+                                      .tp_rank = groups_.at.tp,
+                                      .first_stage = groups_.is_first_stage(),
+                                      .last_stage = groups_.is_last_stage()};
+    LoadProgress progress;
+    if (options.show_progress && groups_.world->rank() == 0) progress = ProgressLines(*source);
+    CAIRN_ASSIGN_OR_RETURN(StageWeights weights,
+                           LoadStage(setup_.config, placement, compute_, setup_.context->device(), *source, progress));
+    weights_ = std::move(weights);
+    return absl::OkStatus();
+  }
+
+  // Rank 0 speaks for all (their shards are alike), about every quarter.
+  static LoadProgress ProgressLines(const WeightSource& source) {
+    return [&source, next = 0.25](double share) mutable {
+      if (share < next) return;
+      std::fprintf(stderr, "loading weights: %3.0f %%, %.1f MB read by rank 0\n", share * 100,
+                   static_cast<double>(source.bytes_read()) / 1e6);
+      while (next <= share) next += 0.25;
+    };
+  }
+
+  absl::Status MakeRunner() {
+    const EngineOptions& options = setup_.options;
+    const KvBlockLayout layout = {.kv_heads = static_cast<int>(weights_.heads.kv_heads.size()),
+                                  .head_dim = static_cast<int>(setup_.config.head_dim),
+                                  .block_size = options.block_size,
+                                  .dtype = compute_};
+    const int64_t layers = weights_.layers.size();
+    const int64_t per_sequence = (wanted_length() + options.block_size - 1) / options.block_size * layers;
+    const int64_t useful = per_sequence * options.max_num_seqs;
+    const int64_t budget_bytes =
+        options.kv_cache_memory_bytes > 0
+            ? options.kv_cache_memory_bytes
+            : static_cast<int64_t>(static_cast<double>(AvailableMemory()) * options.gpu_memory_utilization /
+                                   groups_.world->local_size());
+    const int64_t affordable = budget_bytes / static_cast<int64_t>(layout.block_bytes());
+    const int64_t blocks = std::min({useful, affordable, int64_t{INT32_MAX}});
+    if (blocks < layers) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the KV cache has ", budget_bytes, " bytes, less than one block of ", options.block_size,
+                       " tokens in each of this rank's ", layers, " layers (", layers * layout.block_bytes(),
+                       " bytes): raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
+    }
+    CAIRN_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(setup_.context->device(), layout, static_cast<int>(layers),
+                                                          blocks, options.max_num_seqs));
+    info_ = {.world_rank = groups_.world->rank(),
+             .host = groups_.world->host(),
+             .at = groups_.at,
+             .layers = weights_.layers,
+             .weight_bytes = weights_.size_bytes(),
+             .kv_blocks = blocks,
+             .kv_block_bytes = static_cast<int64_t>(layout.block_bytes()),
+             .threads = options.threads,
+             .device = options.device};
+    CAIRN_ASSIGN_OR_RETURN(
+        setup_.runner,
+        ModelRunner::Create(setup_.context.get(), &groups_, Transformer(setup_.config, std::move(weights_)),
+                            std::move(cache), options.max_num_seqs, options.max_num_batched_tokens));
+    return absl::OkStatus();
+  }
+
+  absl::Status ShareRankInfo() {
+    WireWriter out;
+    out.Put(info_.at);
+    out.Put(info_.layers);
+    out.Put(info_.weight_bytes);
+    out.Put(info_.kv_blocks);
+    out.Put(info_.kv_block_bytes);
+    out.Put(info_.threads);
+    out.PutString(info_.host);
+    out.PutString(info_.device);
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(out.Take()));
+    setup_.stages.assign(groups_.sizes.pp, {.num_blocks = INT64_MAX});
+    for (size_t rank = 0; rank < all.size(); ++rank) {
+      WireReader in(all[rank]);
+      RankInfo info;
+      info.world_rank = static_cast<int>(rank);
+      info.at = in.Get<RankCoordinates>();
+      info.layers = in.Get<Range>();
+      info.weight_bytes = in.Get<int64_t>();
+      info.kv_blocks = in.Get<int64_t>();
+      info.kv_block_bytes = in.Get<int64_t>();
+      info.threads = in.Get<int>();
+      info.host = in.GetString();
+      info.device = in.GetString();
+      StageCapacity& stage = setup_.stages[info.at.pp];
+      stage.num_blocks = std::min(stage.num_blocks, info.kv_blocks);
+      stage.num_layers = info.layers.size();
+      if (info.at.dp == 0) stage.bytes_per_block += info.kv_block_bytes;
+      setup_.ranks.push_back(std::move(info));
+    }
+    return absl::OkStatus();
+  }
+
+  // The same arithmetic on every rank, so that an error is everybody's.
+  absl::Status ResolveModelLength() {
+    EngineOptions& options = setup_.options;
+    const int64_t fits = CacheAccountant(setup_.stages, options.block_size).MaxTokens();
+    if (options.max_model_len > fits) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "one sequence of --max-model-len=", options.max_model_len, " tokens does not fit the KV cache, which holds ",
+          fits, ": lower --max-model-len, or raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
+    }
+    if (options.max_model_len == 0) options.max_model_len = std::min(wanted_length(), fits);
+    return absl::OkStatus();
+  }
+
+  ProcessGroups& groups_;
+  RankSetup setup_;
+  DType compute_ = DType::kFloat32;
+  std::vector<Range> stages_;
+  StageWeights weights_;
+  RankInfo info_;
+};
+
+}  // namespace
+
+absl::StatusOr<RankSetup> SetUpRank(EngineOptions options, ProcessGroups& groups) {
+  return Setup(std::move(options), groups).Run();
+}
+
+}  // namespace cairn
