@@ -14,8 +14,8 @@ namespace cairn {
 absl::Status VocabParallelEmbed(Context& context, Communicator& tp, const PackedMatrix& table, const Range& vocab,
                                 const Tensor& ids, const Tensor& y);
 
-// logits [M, vocab] f32 on tp rank 0 alone (the others' `logits` is ignored): x [M, C] times each rank's rows, gathered.
-// `scratch` holds at least M * ceil(vocab / tp) * (tp + 1) floats.
+// logits [M, vocab] f32 on tp rank 0 alone (the others' `logits` is ignored): x [M, C] times each rank's rows,
+// gathered. `scratch` holds at least M * ceil(vocab / tp) * (tp + 1) floats.
 absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
                                  const Tensor& x, const Tensor& scratch, const Tensor& logits);
 

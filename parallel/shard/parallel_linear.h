@@ -1,5 +1,6 @@
-// Megatron-style linears (arXiv 1909.08053): a column-parallel one splits the outputs and needs no message, a row-parallel
-// one splits the inputs and sums over the tp group. The weights come packed and already sharded (engine/weights).
+// Megatron-style linears (arXiv 1909.08053): a column-parallel one splits the outputs and needs no message, a
+// row-parallel one splits the inputs and sums over the tp group. The weights come packed and already sharded
+// (engine/weights).
 #ifndef CAIRN_PARALLEL_SHARD_PARALLEL_LINEAR_H_
 #define CAIRN_PARALLEL_SHARD_PARALLEL_LINEAR_H_
 
@@ -20,8 +21,8 @@ struct ColumnParallelLinear {
   void Forward(Context& context, const Tensor& x, const Tensor& y) const;
 };
 
-// y [T, N] = sum over ranks of x_local [T, K / tp] W_local^T, + b once. Equal bits on every rank; rounded to the activation
-// type after the sum (and, as a GPU's matmul would, nowhere before).
+// y [T, N] = sum over ranks of x_local [T, K / tp] W_local^T, + b once. Equal bits on every rank; rounded to the
+// activation type after the sum (and, as a GPU's matmul would, nowhere before).
 struct RowParallelLinear {
   PackedMatrix weight;      // [N, K / tp]
   std::vector<float> bias;  // [N] or empty

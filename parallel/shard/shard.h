@@ -18,11 +18,13 @@ struct Range {
 // Part `index` of `parts` equal parts of [0, total); total must divide.
 Range EvenShard(int64_t total, int parts, int index);
 
-// Vocabulary rows of a rank: ceil(vocab / tp) rows each, the last ranks may have fewer (even none). Any vocabulary works.
+// Vocabulary rows of a rank: ceil(vocab / tp) rows each, the last ranks may have fewer (even none). Any vocabulary
+// works.
 Range VocabShard(int64_t vocab, int tp, int rank);
 
-// The attention heads of a rank. tp <= kv_heads: contiguous KV heads and their query groups. tp > kv_heads (tp a multiple
-// of kv_heads, the replicas a divisor of the group): each KV head lives on tp / kv_heads ranks, which split its query heads.
+// The attention heads of a rank. tp <= kv_heads: contiguous KV heads and their query groups. tp > kv_heads (tp a
+// multiple of kv_heads, the replicas a divisor of the group): each KV head lives on tp / kv_heads ranks, which split
+// its query heads.
 struct HeadShard {
   Range query_heads, kv_heads;
   int kv_replicas = 1;    // ranks that hold the same KV head
