@@ -13,14 +13,14 @@ namespace cairn {
 
 struct Request {
   std::string id;  // unique among the running; with the seed it keys the random numbers (custom_id)
-  std::vector<int32_t> prompt_ids;
-  SamplingParams sampling;
+  std::vector<int32_t> prompt_ids = {};
+  SamplingParams sampling = {};
 };
 
 struct TokenLogprob {
   int32_t token = 0;
   float logprob = 0;
-  std::vector<std::pair<int32_t, float>> top;  // the `logprobs` most likely, best first
+  std::vector<std::pair<int32_t, float>> top = {};  // the `logprobs` most likely, best first
 };
 
 enum class FinishReason { kNone, kStop, kLength };

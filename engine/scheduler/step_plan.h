@@ -27,16 +27,16 @@ struct SamplerSpec {
 struct OpenSequence {
   int32_t sequence = 0;
   SamplerSpec sampler;
-  int32_t prompt_length = 0;           // tokens from here on are the answer's
-  std::vector<int32_t> masked_tokens;  // until min_tokens: EOS and stop ids
-  std::vector<int32_t> history;        // prompt and answer so far, where a penalty needs them; else empty
+  int32_t prompt_length = 0;                // tokens from here on are the answer's
+  std::vector<int32_t> masked_tokens = {};  // until min_tokens: EOS and stop ids
+  std::vector<int32_t> history = {};        // prompt and answer so far, where a penalty needs them; else empty
 };
 
 struct SequenceStep {
   int32_t sequence = 0;
-  int32_t position = 0;         // of the first token: the sequence's logical length
-  std::vector<int32_t> tokens;  // a prompt chunk, or the one token decoded last
-  bool sample = false;          // the last token's logits give a new token
+  int32_t position = 0;              // of the first token: the sequence's logical length
+  std::vector<int32_t> tokens = {};  // a prompt chunk, or the one token decoded last
+  bool sample = false;               // the last token's logits give a new token
 };
 
 struct StepPlan {
