@@ -61,8 +61,10 @@ table() {
   sort -k1,1 -k2,2 -k3,3n -k4,4n "$work/rates" | awk '
     { key = $2 " " $3; if (!(key in seen)) { seen[key] = 1; order[++keys] = key }
       n = ++count[$1, key]; rate[$1, key, n] = $4 }
-    function median(e, k,  n) { n = count[e, k]; return n % 2 ? rate[e, k, (n + 1) / 2]
-                                                             : (rate[e, k, n / 2] + rate[e, k, n / 2 + 1]) / 2 }
+    function median(e, k,  n, low) {
+      n = count[e, k]; low = int((n + 1) / 2)
+      return (rate[e, k, low] + rate[e, k, n + 1 - low]) / 2
+    }
     function spread(e, k) { return sprintf("%.1f..%.1f", rate[e, k, 1], rate[e, k, count[e, k]]) }
     END {
       printf "%-14s %10s %10s %7s   %-18s %s\n", "tokens/s", "cairn", "llama.cpp", "ratio", "cairn (all)", "llama.cpp (all)"
