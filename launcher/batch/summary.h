@@ -1,0 +1,28 @@
+// What a batch came to: for people on stderr, for machines as JSON.
+#ifndef CAIRN_LAUNCHER_BATCH_SUMMARY_H_
+#define CAIRN_LAUNCHER_BATCH_SUMMARY_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "launcher/batch/batch_root.h"
+#include "nlohmann/json.hpp"
+
+namespace cairn {
+
+struct BatchSummary {
+  BatchTotals totals;
+  double load_seconds = 0, elapsed_seconds = 0;  // until the model was ready; from there to the last record
+};
+
+std::string SummaryText(const BatchSummary& summary);
+
+// The same facts, with the keys of `vllm bench throughput` for those that it has. `settings`: flag names and values.
+nlohmann::ordered_json SummaryJson(const BatchSummary& summary,
+                                   const std::vector<std::pair<std::string, std::string>>& settings);
+
+}  // namespace cairn
+
+#endif  // CAIRN_LAUNCHER_BATCH_SUMMARY_H_

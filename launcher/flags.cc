@@ -1,0 +1,170 @@
+#include "launcher/flags.h"
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "launcher/byte_size.h"
+#include "launcher/exit_codes.h"
+
+ABSL_FLAG(std::string, config, "", "YAML file with the same keys as the flags; flags win");
+
+ABSL_FLAG(
+    std::string, model, "",
+    "directory of a Hugging Face checkpoint; with --load-format=dummy a shape (YAML file, or name in configs/models)");
+ABSL_FLAG(std::string, tokenizer, "", "directory with tokenizer.json; by default the model's");
+ABSL_FLAG(std::string, dtype, cairn::EngineOptions().dtype,
+          "type of activations: auto (as stored), float32, bfloat16 or float16");
+ABSL_FLAG(std::string, load_format, "auto", "auto, safetensors, or dummy (reproducible random weights)");
+ABSL_FLAG(std::string, device, cairn::EngineOptions().device, "auto or cpu");
+ABSL_FLAG(int64_t, seed, cairn::EngineOptions().seed,
+          "for requests without a seed of their own, and for dummy weights");
+
+ABSL_FLAG(int32_t, tensor_parallel_size, cairn::ParallelSizes().tp, "ranks that share each layer");
+ABSL_FLAG(int32_t, pipeline_parallel_size, cairn::ParallelSizes().pp, "stages that the layers are divided into");
+ABSL_FLAG(int32_t, data_parallel_size, cairn::ParallelSizes().dp, "copies of the model that share the requests");
+ABSL_FLAG(std::string, pp_layer_partition, cairn::EngineOptions().pp_layer_partition,
+          "auto, or the layers of each stage: 18,21,21,20");
+ABSL_FLAG(int32_t, threads, cairn::EngineOptions().threads, "threads of each rank; 0 is cores / ranks on the host");
+ABSL_FLAG(double, distributed_timeout_seconds, cairn::EngineOptions().distributed_timeout_seconds,
+          "how long a rank waits for another before the job is given up");
+
+ABSL_FLAG(int64_t, max_model_len, cairn::EngineOptions().max_model_len,
+          "longest prompt + answer in tokens; 0 is the model's own limit");
+ABSL_FLAG(int32_t, max_num_seqs, cairn::EngineOptions().max_num_seqs, "sequences that run at once, per replica");
+ABSL_FLAG(int32_t, max_num_batched_tokens, cairn::EngineOptions().max_num_batched_tokens,
+          "tokens of one step: running sequences first, the rest for chunks of prompts");
+ABSL_FLAG(double, gpu_memory_utilization, cairn::EngineOptions().gpu_memory_utilization,
+          "share of a rank's memory (on CPU: of what is free) for weights and KV cache");
+ABSL_FLAG(cairn::ByteSize, kv_cache_memory_bytes, {cairn::EngineOptions().kv_cache_memory_bytes},
+          "KV cache of each rank, such as 2GiB or 512M; 0 takes it from --gpu-memory-utilization");
+ABSL_FLAG(int32_t, block_size, cairn::EngineOptions().block_size, "tokens in a KV block");
+
+ABSL_FLAG(std::string, input_file, "", "requests, one JSON object a line (OpenAI batch format)");
+ABSL_FLAG(std::string, output_file, "", "results, one JSON object a line, in the order in which they finish");
+ABSL_FLAG(std::string, errors_file, "", "where failed requests go; by default the output file");
+ABSL_FLAG(bool, overwrite, false, "replace an output file that is not empty");
+ABSL_FLAG(std::string, reasoning_parser, "none",
+          "split thinking from the answer: none, deepseek_r1 or qwen3 (reasoning_content and content)");
+
+ABSL_FLAG(std::string, prompt, "", "text to continue as it is; - reads it from standard input");
+ABSL_FLAG(std::string, chat, "", "user message, put into the model's chat template; - reads it from standard input");
+ABSL_FLAG(std::string, system, "", "system message before --chat");
+ABSL_FLAG(bool, enable_thinking, true, "off closes the thinking block of a Qwen3 chat at once");
+
+ABSL_FLAG(int32_t, max_tokens, 0, "longest answer in tokens; 0 is up to the context limit");
+ABSL_FLAG(int32_t, min_tokens, cairn::SamplingParams().min_tokens, "shortest answer in tokens");
+ABSL_FLAG(float, temperature, cairn::SamplingParams().temperature, "0 is greedy");
+ABSL_FLAG(float, top_p, cairn::SamplingParams().top_p, "smallest set of tokens with this probability");
+ABSL_FLAG(int32_t, top_k, cairn::SamplingParams().top_k, "most likely tokens; -1 is all");
+ABSL_FLAG(float, min_p, cairn::SamplingParams().min_p, "least probability relative to the likeliest token");
+ABSL_FLAG(float, repetition_penalty, cairn::SamplingParams().repetition_penalty, "above 1 discourages repetition");
+ABSL_FLAG(float, presence_penalty, cairn::SamplingParams().presence_penalty, "per token that occurred, -2 to 2");
+ABSL_FLAG(float, frequency_penalty, cairn::SamplingParams().frequency_penalty, "per occurrence of a token, -2 to 2");
+ABSL_FLAG(std::string, stop, "", "text that ends the answer");
+ABSL_FLAG(bool, ignore_eos, cairn::SamplingParams().ignore_eos, "go on after the end-of-text token");
+
+ABSL_FLAG(std::string, output_json, "", "file for the summary as JSON");
+ABSL_FLAG(bool, quiet, false, "no progress, tables or summary, only errors");
+
+namespace cairn {
+
+const FlagGroup kModelFlags{"Model",
+                            {{"model", "DIR"},
+                             {"tokenizer", "DIR"},
+                             {"dtype", "TYPE"},
+                             {"load_format", "FORMAT"},
+                             {"device", "DEVICE"},
+                             {"seed", "N"}}};
+const FlagGroup kParallelFlags{"Ranks",
+                               {{"tensor_parallel_size", "N", "tp"},
+                                {"pipeline_parallel_size", "N", "pp"},
+                                {"data_parallel_size", "N", "dp"},
+                                {"pp_layer_partition", "LIST"},
+                                {"threads", "N"},
+                                {"distributed_timeout_seconds", "S"}}};
+const FlagGroup kMemoryFlags{"Scheduling and memory",
+                             {{"max_model_len", "N"},
+                              {"max_num_seqs", "N"},
+                              {"max_num_batched_tokens", "N"},
+                              {"gpu_memory_utilization", "X"},
+                              {"kv_cache_memory_bytes", "BYTES"},
+                              {"block_size", "N"}}};
+const FlagGroup kBatchFlags{"Batch",
+                            {{"input_file", "FILE", "i"},
+                             {"output_file", "FILE", "o"},
+                             {"errors_file", "FILE"},
+                             {"overwrite"},
+                             {"reasoning_parser", "NAME"}}};
+const FlagGroup kPromptFlags{"Prompt", {{"prompt", "TEXT"}, {"chat", "TEXT"}, {"system", "TEXT"}, {"enable_thinking"}}};
+const FlagGroup kSamplingFlags{"Sampling",
+                               {{"max_tokens", "N"},
+                                {"min_tokens", "N"},
+                                {"temperature", "X"},
+                                {"top_p", "X"},
+                                {"top_k", "N"},
+                                {"min_p", "X"},
+                                {"repetition_penalty", "X"},
+                                {"presence_penalty", "X"},
+                                {"frequency_penalty", "X"},
+                                {"stop", "TEXT"},
+                                {"ignore_eos"}}};
+const FlagGroup kReportFlags{"Report", {{"output_json", "FILE"}, {"quiet"}}};
+const FlagGroup kQuietFlags{"Report", {{"quiet"}}};
+const FlagGroup kConfigFlags{"Settings from a file", {{"config", "FILE"}}};
+
+absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
+  EngineOptions options;
+  options.model = absl::GetFlag(FLAGS_model);
+  options.tokenizer = absl::GetFlag(FLAGS_tokenizer);
+  options.dtype = absl::GetFlag(FLAGS_dtype);
+  const std::string format = absl::GetFlag(FLAGS_load_format);
+  if (format == "auto") {
+    options.load_format = LoadFormat::kAuto;
+  } else if (format == "safetensors") {
+    options.load_format = LoadFormat::kSafetensors;
+  } else if (format == "dummy") {
+    options.load_format = LoadFormat::kDummy;
+  } else {
+    return UsageError(absl::StrCat("--load-format=", format, ": allowed is auto, safetensors or dummy"));
+  }
+  options.device = absl::GetFlag(FLAGS_device);
+  options.parallel = {.tp = absl::GetFlag(FLAGS_tensor_parallel_size),
+                      .pp = absl::GetFlag(FLAGS_pipeline_parallel_size),
+                      .dp = absl::GetFlag(FLAGS_data_parallel_size)};
+  options.pp_layer_partition = absl::GetFlag(FLAGS_pp_layer_partition);
+  options.max_model_len = absl::GetFlag(FLAGS_max_model_len);
+  options.max_num_seqs = absl::GetFlag(FLAGS_max_num_seqs);
+  options.max_num_batched_tokens = absl::GetFlag(FLAGS_max_num_batched_tokens);
+  options.gpu_memory_utilization = absl::GetFlag(FLAGS_gpu_memory_utilization);
+  options.kv_cache_memory_bytes = absl::GetFlag(FLAGS_kv_cache_memory_bytes).bytes;
+  options.block_size = absl::GetFlag(FLAGS_block_size);
+  options.seed = absl::GetFlag(FLAGS_seed);
+  options.threads = absl::GetFlag(FLAGS_threads);
+  options.distributed_timeout_seconds = absl::GetFlag(FLAGS_distributed_timeout_seconds);
+  return options;
+}
+
+absl::StatusOr<EngineOptions> EngineOptionsFromFlags() {
+  absl::StatusOr<EngineOptions> options = UncheckedEngineOptionsFromFlags();
+  if (!options.ok()) return options;
+  if (absl::Status valid = options->Validate(); !valid.ok()) return WithExitCode(valid, kExitUsage);
+  return options;
+}
+
+absl::StatusOr<SamplingParams> SamplingParamsFromFlags() {
+  SamplingParams sampling;
+  if (const int32_t max_tokens = absl::GetFlag(FLAGS_max_tokens); max_tokens != 0) sampling.max_tokens = max_tokens;
+  sampling.min_tokens = absl::GetFlag(FLAGS_min_tokens);
+  sampling.temperature = absl::GetFlag(FLAGS_temperature);
+  sampling.top_p = absl::GetFlag(FLAGS_top_p);
+  sampling.top_k = absl::GetFlag(FLAGS_top_k);
+  sampling.min_p = absl::GetFlag(FLAGS_min_p);
+  sampling.repetition_penalty = absl::GetFlag(FLAGS_repetition_penalty);
+  sampling.presence_penalty = absl::GetFlag(FLAGS_presence_penalty);
+  sampling.frequency_penalty = absl::GetFlag(FLAGS_frequency_penalty);
+  if (std::string stop = absl::GetFlag(FLAGS_stop); !stop.empty()) sampling.stop.push_back(std::move(stop));
+  sampling.ignore_eos = absl::GetFlag(FLAGS_ignore_eos);
+  if (absl::Status valid = sampling.Validate(); !valid.ok()) return WithExitCode(valid, kExitUsage);
+  return sampling;
+}
+
+}  // namespace cairn

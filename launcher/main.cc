@@ -1,0 +1,113 @@
+// The cairn command.
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/core/status_macros.h"
+#include "launcher/bootstrap.h"
+#include "launcher/build_info.h"
+#include "launcher/command_line.h"
+#include "launcher/exit_codes.h"
+#include "launcher/flags.h"
+#include "launcher/nearest_name.h"
+#include "launcher/signals.h"
+#include "launcher/subcommands.h"
+
+namespace cairn {
+namespace {
+
+// One subcommand, one entry.
+const std::vector<Subcommand>& Subcommands() {
+  static const auto& table = *new std::vector<Subcommand>{
+      {"run-batch",
+       "--model DIR -i in.jsonl -o out.jsonl",
+       "answer a file of prompts",
+       {&kBatchFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kReportFlags, &kConfigFlags},
+       RunBatch},
+      {"generate",
+       "--model DIR --chat TEXT",
+       "answer one prompt, streamed to standard output",
+       {&kPromptFlags, &kSamplingFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kQuietFlags, &kConfigFlags},
+       Generate},
+  };
+  return table;
+}
+
+absl::StatusOr<const Subcommand*> FindSubcommand(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Subcommand& subcommand : Subcommands()) {
+    if (name == subcommand.name) return &subcommand;
+    names.push_back(subcommand.name);
+  }
+  const std::string nearest = NearestName(name, names);
+  return UsageError(absl::StrCat("unknown subcommand ", name, nearest.empty() ? "" : ", did you mean ", nearest,
+                                 nearest.empty() ? "" : "?", "; `cairn --help` lists them"));
+}
+
+absl::Status CheckSettingsAgree(ControlChannel& channel, const Subcommand& subcommand) {
+  std::string mine;
+  for (const auto& [name, value] : Settings(subcommand))
+    absl::StrAppend(&mine, "--", FlagSpelling(name), "=", value, "\n");
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, channel.AllGather(mine));
+  for (int rank = 1; rank < channel.size(); ++rank) {
+    if (all[rank] != all[0]) {
+      return UsageError(absl::StrCat("rank ", rank,
+                                     " has other settings than rank 0 (is --config the same file on every "
+                                     "host?). Rank 0:\n",
+                                     all[0], "rank ", rank, ":\n", all[rank]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Errors come back on every rank alike.
+absl::StatusOr<int> RunSubcommand(World& world, const CommandLine& command_line, const absl::Status& config) {
+  CAIRN_RETURN_IF_ERROR(world.Agree(config));
+  CAIRN_RETURN_IF_ERROR(CheckSettingsAgree(world.channel(), *command_line.subcommand));
+  return command_line.subcommand->run(world, *command_line.subcommand);
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  IgnoreWriteSignals();
+  const LaunchEnvironment environment = DetectLaunch();
+  const bool prints = environment.rank == 0;
+  const auto fail = [prints](const absl::Status& status) {
+    if (prints) PrintError(status);
+    return ExitCodeOf(status);
+  };
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
+    if (prints) std::fputs(CommandHelp(Subcommands()).c_str(), arguments.empty() ? stderr : stdout);
+    return arguments.empty() ? kExitUsage : kExitOk;
+  }
+  if (arguments[0] == "--version") {
+    if (prints) std::printf("%s\n", BuildInfo().c_str());
+    return kExitOk;
+  }
+  const absl::StatusOr<const Subcommand*> subcommand = FindSubcommand(arguments[0]);
+  if (!subcommand.ok()) return fail(subcommand.status());
+  const absl::StatusOr<CommandLine> command_line =
+      ParseCommandLine({arguments.begin() + 1, arguments.end()}, **subcommand, Subcommands());
+  if (!command_line.ok()) return fail(command_line.status());
+  if (command_line->help) {
+    if (prints) std::fputs(SubcommandHelp(**subcommand).c_str(), stdout);
+    return kExitOk;
+  }
+  // Read before the world starts, because it may hold the world's timeout; judged in it, because hosts may differ.
+  absl::Status config;
+  if (const std::string path = absl::GetFlag(FLAGS_config); !path.empty()) {
+    config = ApplyConfigFile(path, *command_line, Subcommands());
+  }
+  const absl::StatusOr<std::unique_ptr<World>> world =
+      World::Start(environment, absl::GetFlag(FLAGS_distributed_timeout_seconds));
+  if (!world.ok()) return fail(world.status());
+  const absl::StatusOr<int> code = RunSubcommand(**world, *command_line, config);
+  return code.ok() ? *code : fail(code.status());
+}
+
+}  // namespace
+}  // namespace cairn
+
+int main(int argc, char** argv) { return cairn::Main({argv + 1, argv + argc}); }

@@ -1,0 +1,110 @@
+#include "launcher/progress.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace cairn {
+namespace {
+
+constexpr int kBarWidth = 24;
+constexpr double kBarInterval = 0.2, kLineInterval = 10, kFirstLineAfter = 1;
+// The rate shown follows changes within a few updates and does not flicker.
+constexpr double kRateSmoothing = 0.3;
+
+// From the requests done so far, which is fair only once a good part of a round is through.
+std::string TimeLeft(const ProgressState& state, double elapsed_seconds) {
+  if (!state.total.has_value() || state.done == 0) return "";
+  const double left =
+      elapsed_seconds / static_cast<double>(state.done) * static_cast<double>(*state.total - state.done);
+  return absl::StrCat(", ", FormatDuration(std::max(0.0, left)), " left");
+}
+
+std::string Count(const ProgressState& state) {
+  return state.total.has_value() ? absl::StrCat(state.done, "/", *state.total) : absl::StrCat(state.done);
+}
+
+std::string Failures(const ProgressState& state) {
+  return state.failed > 0 ? absl::StrCat(", ", state.failed, " failed") : "";
+}
+
+}  // namespace
+
+std::string FormatDuration(double seconds) {
+  const int64_t whole = static_cast<int64_t>(seconds + 0.5);
+  if (whole < 60) return absl::StrCat(whole, " s");
+  if (whole < 3600) return absl::StrFormat("%d:%02d", whole / 60, whole % 60);
+  return absl::StrFormat("%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+std::string ProgressBar(const ProgressState& state, double elapsed_seconds, double tokens_per_second) {
+  std::string bar;
+  if (state.total.has_value() && *state.total > 0) {
+    const int filled = static_cast<int>(std::min(state.done, *state.total) * kBarWidth / *state.total);
+    bar = absl::StrCat(" [", std::string(filled, '#'), std::string(kBarWidth - filled, '.'), "]");
+  }
+  return absl::StrCat(Count(state), bar, absl::StrFormat(" %.1f tokens/s", tokens_per_second), ", ", state.running,
+                      " running", Failures(state), TimeLeft(state, elapsed_seconds));
+}
+
+std::string ProgressLine(const ProgressState& state, double elapsed_seconds, double tokens_per_second) {
+  return absl::StrCat("cairn: ", Count(state), " requests done after ", FormatDuration(elapsed_seconds),
+                      absl::StrFormat(", %.1f tokens/s", tokens_per_second), ", ", state.running, " running",
+                      Failures(state), TimeLeft(state, elapsed_seconds));
+}
+
+Progress::Style Progress::StyleForStderr(bool quiet) {
+  if (quiet) return Style::kNone;
+  return isatty(STDERR_FILENO) ? Style::kBar : Style::kLines;
+}
+
+Progress::Progress(Style style, Print print) : style_(style), print_(std::move(print)) {}
+
+double Progress::IntervalSeconds() const {
+  if (style_ == Style::kBar) return kBarInterval;
+  return times_shown_ == 0 ? kFirstLineAfter : kLineInterval;
+}
+
+void Progress::Update(const ProgressState& state, double seconds) {
+  if (!start_.has_value()) {
+    start_ = last_shown_ = seconds;
+    tokens_at_last_ = state.generated_tokens;
+  }
+  if (style_ != Style::kNone && seconds - last_shown_ >= IntervalSeconds()) Show(state, seconds);
+}
+
+void Progress::Show(const ProgressState& state, double seconds) {
+  const double span = seconds - last_shown_;
+  if (span > 0) {
+    const double rate = static_cast<double>(state.generated_tokens - tokens_at_last_) / span;
+    rate_ = times_shown_ == 0 || style_ == Style::kLines ? rate : rate_ + kRateSmoothing * (rate - rate_);
+  }
+  last_shown_ = seconds;
+  tokens_at_last_ = state.generated_tokens;
+  ++times_shown_;
+  if (style_ == Style::kBar) {
+    print_(absl::StrCat("\r\x1b[K", ProgressBar(state, seconds - *start_, rate_)));
+  } else {
+    print_(absl::StrCat(ProgressLine(state, seconds - *start_, rate_), "\n"));
+  }
+}
+
+void Progress::Finish(const ProgressState& state, double seconds) {
+  if (style_ == Style::kNone) return;
+  Update(state, seconds);
+  // A job that ends between two lines says so; the bar ends full, not where it was last drawn.
+  Show(state, seconds);
+  if (style_ == Style::kBar) print_("\n");
+}
+
+void PrintToStderr(const std::string& text) {
+  std::fputs(text.c_str(), stderr);
+  std::fflush(stderr);
+}
+
+}  // namespace cairn

@@ -1,0 +1,39 @@
+#include "launcher/ranks.h"
+
+#include <utility>
+
+#include "kernels/core/status_macros.h"
+#include "launcher/exit_codes.h"
+#include "launcher/progress.h"
+#include "launcher/signals.h"
+#include "launcher/topology.h"
+
+namespace cairn {
+namespace {
+
+// A rank that is told to end gives its leader this long to end the job in order.
+constexpr int kGraceSeconds = 3;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> StartEngine(World& world, EngineOptions options, bool quiet) {
+  options.show_progress = !quiet;
+  absl::StatusOr<ProcessGroups> groups = MakeProcessGroups(&world.channel(), options.parallel);
+  if (absl::IsInvalidArgument(groups.status())) return WithExitCode(groups.status(), kExitUsage);
+  if (!groups.ok()) return groups.status();
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(options, *std::move(groups)));
+  if (!quiet && world.is_root()) PrintToStderr(TopologyTable(engine->ranks()) + KvCacheLine(*engine));
+  return engine;
+}
+
+int FollowLeader(World& world, Engine& engine) {
+  NoteStopSignals(kGraceSeconds);
+  if (const absl::Status status = engine.Serve(); !status.ok()) world.AbortAll(status);
+  return kExitOk;
+}
+
+void DismissFollowers(World& world, Engine& engine) {
+  if (const absl::Status status = engine.Shutdown(); !status.ok()) world.AbortAll(status);
+}
+
+}  // namespace cairn

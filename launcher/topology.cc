@@ -1,0 +1,64 @@
+#include "launcher/topology.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "launcher/byte_size.h"
+
+namespace cairn {
+namespace {
+
+// Tokens that the tightest rank of a replica has room for.
+int64_t KvTokens(const std::vector<RankInfo>& ranks, int block_size) {
+  int64_t tokens = INT64_MAX;
+  for (const RankInfo& rank : ranks) {
+    tokens = std::min(tokens, rank.kv_blocks / std::max<int64_t>(1, rank.layers.size()) * block_size);
+  }
+  return tokens;
+}
+
+}  // namespace
+
+std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const std::vector<std::string>& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t column = 0; column < row.size(); ++column)
+      widths[column] = std::max(widths[column], row[column].size());
+  }
+  std::string table;
+  for (const std::vector<std::string>& row : rows) {
+    std::string line;
+    for (size_t column = 0; column < row.size(); ++column) {
+      absl::StrAppend(&line, row[column]);
+      if (column + 1 < row.size()) line.append(widths[column] - row[column].size() + 2, ' ');
+    }
+    absl::StrAppend(&table, line, "\n");
+  }
+  return table;
+}
+
+std::string TopologyTable(const std::vector<RankInfo>& ranks) {
+  std::vector<std::vector<std::string>> rows = {
+      {"rank", "host", "device", "tp", "pp", "dp", "layers", "weights", "KV blocks", "KV cache", "threads"}};
+  for (const RankInfo& rank : ranks) {
+    rows.push_back({absl::StrCat(rank.world_rank), rank.host, rank.device, absl::StrCat(rank.at.tp),
+                    absl::StrCat(rank.at.pp), absl::StrCat(rank.at.dp),
+                    absl::StrCat(rank.layers.begin, "-", rank.layers.end - 1),
+                    FormatBytes(static_cast<double>(rank.weight_bytes)), absl::StrCat(rank.kv_blocks),
+                    FormatBytes(static_cast<double>(rank.kv_blocks) * static_cast<double>(rank.kv_block_bytes)),
+                    absl::StrCat(rank.threads)});
+  }
+  return FormatTable(rows);
+}
+
+std::string KvCacheLine(const Engine& engine) {
+  const int64_t tokens = KvTokens(engine.ranks(), engine.options().block_size);
+  return absl::StrFormat("KV cache size: %d tokens. Maximum concurrency for %d tokens per request: %.2fx\n", tokens,
+                         engine.max_model_len(),
+                         static_cast<double>(tokens) / static_cast<double>(engine.max_model_len()));
+}
+
+}  // namespace cairn
