@@ -14,9 +14,9 @@ namespace cairn {
 // arithmetic (another activation, rope type, architecture, quantization_config) passes silently.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& directory);
 
-// A YAML file of the same fields, for --load-format dummy. Unknown keys are errors. `name_or_path`: a path, or a name in
-// configs/models ("llama-3-8b").
-absl::StatusOr<ModelConfig> ReadModelConfigYaml(const std::string& path);
+// A YAML file of the same fields, for --load-format dummy. Unknown keys are errors. `name_or_path`: a path, or a name
+// in configs/models ("llama-3.1-8b").
+absl::StatusOr<ModelConfig> ReadModelConfigYaml(const std::string& name_or_path);
 
 }  // namespace cairn
 

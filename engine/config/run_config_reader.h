@@ -15,8 +15,9 @@ struct RunConfigEntry {
   int line = 0;       // 1-based, for messages
 };
 
-// The file's entries in order. A nested map `block: {key: value}` gives key "block.key". INVALID_ARGUMENT names file and
-// line on a syntax error or a duplicate key. Which keys exist is the flags' business: the caller refuses unknown ones.
+// The file's entries in order. A nested map `block: {key: value}` gives key "block.key". INVALID_ARGUMENT names file
+// and line on a syntax error or a duplicate key. Which keys exist is the flags' business: the caller refuses unknown
+// ones.
 absl::StatusOr<std::vector<RunConfigEntry>> ReadRunConfig(const std::string& path);
 
 }  // namespace cairn

@@ -1,5 +1,5 @@
-// Where weights come from: safetensors files or reproducible random numbers. A rank asks for the rows and columns of its
-// shard and reads only those bytes.
+// Where weights come from: safetensors files or reproducible random numbers. A rank asks for the rows and columns of
+// its shard and reads only those bytes.
 #ifndef CAIRN_ENGINE_WEIGHTS_WEIGHT_SOURCE_H_
 #define CAIRN_ENGINE_WEIGHTS_WEIGHT_SOURCE_H_
 
@@ -25,6 +25,7 @@ class WeightSource {
   // TypeOf(name) into `out`. Errors name file, tensor, expected and found.
   virtual absl::Status Read(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
                             void* out) = 0;
+  // Bytes of tensors read (or made) so far, without headers.
   virtual int64_t bytes_read() const = 0;
 };
 
@@ -34,8 +35,9 @@ class WeightSource {
 // `lm_head.weight` beside tied embeddings and `*.rotary_emb.inv_freq` are tolerated.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensors(const std::string& directory, const ModelConfig& config);
 
-// Random weights in config.dtype, N(0, 0.02^2)-like, norms 1, biases small: a pure function of (seed, tensor name, element), so
-// every sharding sees the same model.
+// Random weights in config.dtype, nearly normal with deviation 1/sqrt(columns) (activations neither vanish nor
+// explode), norms 1, biases small: a pure function of (seed, tensor name, element), so every sharding sees the same
+// model.
 std::unique_ptr<WeightSource> MakeDummyWeights(const ModelConfig& config, uint64_t seed);
 
 // Reads [rows, columns] of a matrix into rows row_begin.. of `out`, in pieces (no second copy of the whole in memory).
@@ -44,8 +46,8 @@ absl::Status LoadPacked(WeightSource& source, const std::string& name, const std
 // A vector's slice as float32.
 absl::StatusOr<std::vector<float>> LoadVector(WeightSource& source, const std::string& name, int64_t size, Range slice);
 
-// The type a matrix of `stored` type is packed in under a compute type: bf16 stays bf16 under float32 (exact), f32 and f16
-// stay themselves; under bfloat16 (float16) compute everything becomes bf16 (f16).
+// The type a matrix of `stored` type is packed in under a compute type: bf16 stays bf16 under float32 (exact), f32 and
+// f16 stay themselves; under bfloat16 (float16) compute everything becomes bf16 (f16).
 DType PackedTypeFor(DType stored, DType compute);
 
 }  // namespace cairn
