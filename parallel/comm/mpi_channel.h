@@ -1,4 +1,4 @@
-// Ranks as MPI processes. mpi.h stays in the .cc files.
+// Ranks as MPI processes. mpi.h stays in the mpi_* files of this folder, and out of this header.
 #ifndef CAIRN_PARALLEL_COMM_MPI_CHANNEL_H_
 #define CAIRN_PARALLEL_COMM_MPI_CHANNEL_H_
 
