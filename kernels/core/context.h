@@ -3,9 +3,11 @@
 #ifndef CAIRN_KERNELS_CORE_CONTEXT_H_
 #define CAIRN_KERNELS_CORE_CONTEXT_H_
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/core/buffer.h"
 #include "kernels/core/device.h"
 #include "kernels/core/dtype.h"
@@ -13,27 +15,53 @@
 
 namespace cairn {
 
+namespace cpu {
+struct Kernels;  // the inner loops of one instruction set (kernels/cpu/kernels.h)
+}
+
 class Context {
  public:
   // Activations are held as float32 on CPU; with kBFloat16 (kFloat16) every op rounds what it writes to that type, as
-  // a GPU that stores it would. kFloat32 rounds nothing.
+  // a GPU that stores it would. kFloat32 rounds nothing. Uses the best instruction set that the CPU has, or the one
+  // that the environment variable CAIRN_CPU_ISA names (which must be good: CheckEnvironment).
   static std::unique_ptr<Context> Cpu(int num_threads, DType activation_dtype);
+  static std::unique_ptr<Context> Cpu(int num_threads, DType activation_dtype, const cpu::Kernels& kernels);
+  // INVALID_ARGUMENT where CAIRN_CPU_ISA names an instruction set that is unknown or that this CPU lacks; lists those
+  // that it has. To be called before Cpu() where a user may have set the variable.
+  static absl::Status CheckEnvironment();
 
   Device device() const { return device_; }
   DType activation_dtype() const { return activation_dtype_; }
   ThreadPool& threads() { return threads_; }
+  const cpu::Kernels& cpu_kernels() const { return *cpu_kernels_; }
+  // The instruction set in use, for logs: scalar, avx2, avx512, avx512_bf16.
+  const char* isa_name() const;
 
   // Scratch of at least `bytes` for one worker, 64-byte aligned, valid until the next call for that worker. Grows on
   // first use (warm-up), never shrinks.
   void* Scratch(int worker, size_t bytes);
+  // The same, for all workers together; valid until the next call. Only outside parallel regions.
+  void* SharedScratch(size_t bytes) { return Scratch(threads_.num_threads(), bytes); }
+
+  // Cosines and sines of the rotary angles of the last positions asked for: a step rotates queries and keys of every
+  // layer by the same ones.
+  struct RotaryTable {
+    std::vector<int32_t> positions;
+    std::vector<float> inv_freq;
+    float attention_scale = 0;
+    std::vector<float> cosine, sine;  // [positions, inv_freq]
+  };
+  RotaryTable& rotary_table() { return rotary_table_; }
 
  private:
-  Context(Device device, int num_threads, DType activation_dtype);
+  Context(Device device, int num_threads, DType activation_dtype, const cpu::Kernels* cpu_kernels);
 
   Device device_;
   DType activation_dtype_;
+  const cpu::Kernels* cpu_kernels_;
   ThreadPool threads_;
-  std::vector<Buffer> scratch_;  // one per worker
+  std::vector<Buffer> scratch_;  // one per worker, and the shared one
+  RotaryTable rotary_table_;
 };
 
 }  // namespace cairn

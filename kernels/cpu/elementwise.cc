@@ -1,61 +1,85 @@
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/rounding.h"
+#include "kernels/cpu/formats.h"
+#include "kernels/cpu/parallel_rows.h"
 
 namespace cairn::cpu {
+namespace {
+
+float* Row(const Tensor& tensor, int64_t row) { return tensor.data<float>() + row * tensor.row_stride(); }
+
+// Fills the context's table for these positions unless it holds them already.
+const Context::RotaryTable& RotaryTableFor(Context& context, const Tensor& positions, const Tensor& inv_freq,
+                                           float attention_scale) {
+  Context::RotaryTable& table = context.rotary_table();
+  const int32_t* p = positions.data<int32_t>();
+  const float* f = inv_freq.data<float>();
+  const int64_t rows = positions.dim(0), half = inv_freq.dim(0);
+  if (attention_scale == table.attention_scale &&
+      std::equal(p, p + rows, table.positions.begin(), table.positions.end()) &&
+      std::equal(f, f + half, table.inv_freq.begin(), table.inv_freq.end())) {
+    return table;
+  }
+  table.positions.assign(p, p + rows);
+  table.inv_freq.assign(f, f + half);
+  table.attention_scale = attention_scale;
+  table.cosine.resize(rows * half);
+  table.sine.resize(rows * half);
+  // The angle is rounded to float32, as Hugging Face does; its cosine and sine are then those of that float32.
+  ParallelRows(context, rows, half * 32, [&](int64_t row) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(p[row]) * f[i];
+      table.cosine[row * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * attention_scale;
+      table.sine[row * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * attention_scale;
+    }
+  });
+  return table;
+}
+
+}  // namespace
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
-  const int64_t C = x.dim(1);
-  for (int64_t t = 0; t < x.dim(0); ++t) {
-    const float* in = x.data<float>() + t * x.row_stride();
-    float* out = y.data<float>() + t * y.row_stride();
-    float sum = 0;
-    for (int64_t c = 0; c < C; ++c) sum += in[c] * in[c];
-    const float scale = 1.0f / std::sqrt(sum / static_cast<float>(C) + eps);
-    for (int64_t c = 0; c < C; ++c) {
-      out[c] = RoundTo(context.activation_dtype(), in[c] * scale * weight.data<float>()[c]);
-    }
-  }
+  const Kernels& kernels = context.cpu_kernels();
+  const Format round = ActivationFormat(context);
+  ParallelRows(context, x.dim(0), x.dim(1),
+               [&](int64_t t) { kernels.rms_norm(Row(x, t), weight.data<float>(), x.dim(1), eps, round, Row(y, t)); });
 }
 
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {
+  const Kernels& kernels = context.cpu_kernels();
+  const Format round = ActivationFormat(context);
   const int64_t heads = x.dim(1), half = inv_freq.dim(0);
-  for (int64_t t = 0; t < x.dim(0); ++t) {
-    const float position = static_cast<float>(positions.data<int32_t>()[t]);
-    for (int64_t i = 0; i < half; ++i) {
-      const double angle = position * inv_freq.data<float>()[i];
-      const float cosine = static_cast<float>(std::cos(angle)) * attention_scale;
-      const float sine = static_cast<float>(std::sin(angle)) * attention_scale;
-      for (int64_t h = 0; h < heads; ++h) {
-        float* low = x.data<float>() + t * x.row_stride() + h * 2 * half + i;
-        float* high = low + half;
-        const float a = *low, b = *high;
-        *low = RoundTo(context.activation_dtype(), a * cosine - b * sine);
-        *high = RoundTo(context.activation_dtype(), b * cosine + a * sine);
-      }
-    }
-  }
+  const Context::RotaryTable& table = RotaryTableFor(context, positions, inv_freq, attention_scale);
+  ParallelRows(context, x.dim(0), x.row_elements(), [&](int64_t t) {
+    const float* cosine = table.cosine.data() + t * half;
+    const float* sine = table.sine.data() + t * half;
+    for (int64_t h = 0; h < heads; ++h) kernels.rotate(Row(x, t) + h * 2 * half, cosine, sine, half, round);
+  });
 }
 
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
+  const Kernels& kernels = context.cpu_kernels();
+  const Format round = ActivationFormat(context);
   const int64_t I = y.dim(1);
-  for (int64_t t = 0; t < y.dim(0); ++t) {
-    const float* gate = gate_up.data<float>() + t * gate_up.row_stride();
-    const float* up = gate + I;
-    float* out = y.data<float>() + t * y.row_stride();
-    for (int64_t i = 0; i < I; ++i) {
-      out[i] = RoundTo(context.activation_dtype(), gate[i] / (1.0f + std::exp(-gate[i])) * up[i]);
-    }
-  }
+  ParallelRows(context, y.dim(0), 2 * I,
+               [&](int64_t t) { kernels.swiglu(Row(gate_up, t), Row(gate_up, t) + I, I, round, Row(y, t)); });
 }
 
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
-  for (int64_t t = 0; t < x.dim(0); ++t) {
-    float* out = x.data<float>() + t * x.row_stride();
-    const float* in = y.data<float>() + t * y.row_stride();
-    for (int64_t c = 0; c < x.dim(1); ++c) out[c] = RoundTo(context.activation_dtype(), out[c] + in[c]);
-  }
+  const Kernels& kernels = context.cpu_kernels();
+  const Format round = ActivationFormat(context);
+  ParallelRows(context, x.dim(0), x.dim(1),
+               [&](int64_t t) { kernels.add(Row(x, t), Row(y, t), x.dim(1), round, Row(x, t)); });
+}
+
+void RoundToActivation(Context& context, const Tensor& x) {
+  const Format round = ActivationFormat(context);
+  if (round == Format::kF32) return;
+  const Kernels& kernels = context.cpu_kernels();
+  ParallelRows(context, x.dim(0), x.row_elements(),
+               [&](int64_t t) { kernels.round(Row(x, t), x.row_elements(), round); });
 }
 
 }  // namespace cairn::cpu

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/core/dtype.h"
+#include "kernels/cpu/kernels.h"
 
 namespace cairn::cpu {
 
@@ -14,18 +14,19 @@ inline constexpr int kPanelColumns = 16;
 inline int64_t NumPanels(int64_t rows_n) { return (rows_n + kPanelColumns - 1) / kPanelColumns; }
 
 // bf16 panels hold pairs along K, so an odd K is padded by one zero.
-inline int64_t PaddedK(DType dtype, int64_t cols_k) {
-  return dtype == DType::kBFloat16 ? (cols_k + 1) / 2 * 2 : cols_k;
+inline int64_t PaddedK(Format format, int64_t cols_k) {
+  return format == Format::kBf16 ? (cols_k + 1) / 2 * 2 : cols_k;
 }
 
-inline size_t PanelBytes(DType dtype, int64_t cols_k) {
-  return static_cast<size_t>(PaddedK(dtype, cols_k)) * kPanelColumns * DTypeSize(dtype);
+// Bytes of the first k (even for bf16) of a panel.
+inline int64_t PanelBytes(Format format, int64_t k) {
+  return PaddedK(format, k) * kPanelColumns * (format == Format::kF32 ? 4 : 2);
 }
 
 // Element of (k, column) inside a panel.
-inline size_t PanelIndex(DType dtype, int64_t k, int column) {
-  if (dtype == DType::kBFloat16) return static_cast<size_t>(k / 2) * 2 * kPanelColumns + column * 2 + k % 2;
-  return static_cast<size_t>(k) * kPanelColumns + column;
+inline int64_t PanelIndex(Format format, int64_t k, int column) {
+  if (format == Format::kBf16) return k / 2 * 2 * kPanelColumns + column * 2 + k % 2;
+  return k * kPanelColumns + column;
 }
 
 }  // namespace cairn::cpu

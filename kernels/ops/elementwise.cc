@@ -45,4 +45,10 @@ void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
   CAIRN_DISPATCH(context, AddInPlace, x, y);
 }
 
+void RoundToActivation(Context& context, const Tensor& x) {
+  CheckOperand("RoundToActivation", "x", context, x, DType::kFloat32, 2);
+  if (x.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, RoundToActivation, x);
+}
+
 }  // namespace cairn

@@ -1,0 +1,102 @@
+// The inner loops of one instruction set, as a table of plain functions: the ops of kernels/cpu split the work over
+// threads and blocks and call these.
+//
+// The files that define a table are compiled with that instruction set's flags. They include nothing with inline
+// functions of external linkage (of which the linker would keep one copy, perhaps the one this CPU cannot run); hence
+// the plain structs here.
+#ifndef CAIRN_KERNELS_CPU_KERNELS_H_
+#define CAIRN_KERNELS_CPU_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cairn::cpu {
+
+// How 16-bit and 32-bit floats are held, in memory or as the precision of what is written.
+enum class Format : int { kF32, kBf16, kF16 };
+
+// y = x W^T for some rows, some neighbouring panels of W and some of K.
+struct MatMulTile {
+  const float* x = nullptr;  // [rows, k]
+  int64_t x_stride = 0;      // elements from row to row
+  int64_t rows = 0;
+  const uint8_t* w = nullptr;  // the first panel, at the first k
+  int64_t panel_bytes = 0;     // from one panel to the next
+  int64_t panels = 0;
+  int64_t k = 0;
+  float* y = nullptr;  // [rows, columns]
+  int64_t y_stride = 0;
+  int64_t columns = 0;          // at most 16 * panels
+  bool accumulate = false;      // start from y, else from zero
+  const float* bias = nullptr;  // [columns], added at the end
+  Format round = Format::kF32;  // precision of what is written
+};
+
+// Query vectors of one KV head against the slots [slot_begin, slot_end) of its cache: softmax state of those slots
+// alone. Query vector v = row * group + g is head g of the group at row `row`; it sees slots below first_row_end + row.
+struct AttentionTile {
+  const float* q = nullptr;  // row 0, first head of the group
+  int64_t q_stride = 0;      // elements from row to row; heads are head_dim apart
+  int64_t rows = 0;
+  int64_t group = 0;
+  int64_t head_dim = 0;
+  int32_t first_row_end = 0;
+  const int32_t* row_positions = nullptr;  // [rows]; read with a window only
+  int32_t window = 0;                      // 0: none
+
+  // The KV head's planes: slot s is row s % block_size of block block_table[s / block_size].
+  Format format = Format::kF32;
+  const uint8_t* k = nullptr;  // this head's part of the K plane of block 0
+  const uint8_t* v = nullptr;
+  const uint8_t* positions = nullptr;
+  int64_t block_bytes = 0;
+  const int32_t* block_table = nullptr;
+  int32_t block_size = 0;
+  int32_t slot_begin = 0;  // a multiple of kAttentionTileSlots
+  int32_t slot_end = 0;
+
+  float* max = nullptr;       // out [rows * group]: largest score, -inf where no slot is visible
+  float* sum = nullptr;       // out [rows * group]: sum of exp(score - max)
+  float* weighted = nullptr;  // out [rows * group, padded_dim]: sum of exp(score - max) V
+  float* scratch = nullptr;   // AttentionScratchFloats(...) floats, 64-byte aligned
+};
+
+// Slots whose scores are rescaled together; the order of a row's sums hangs on it.
+inline constexpr int kAttentionTileSlots = 64;
+
+struct Kernels {
+  const char* name;
+  int64_t max_rows;        // rows that multiply keeps in registers together
+  int64_t panels_at_once;  // panels that it reads side by side then
+
+  void (*multiply[3])(const MatMulTile&);  // by the weights' format
+  // bf16 weights by bf16 activations, from pack_bf16_pairs: k counts pairs, x holds pairs. Null where the instruction
+  // set has no such dot product.
+  void (*multiply_bf16_pairs)(const MatMulTile&);
+  void (*widen_panel[3])(const uint8_t* panel, int64_t k, float* wide);  // to [k][16] f32
+  void (*pack_bf16_pairs)(const float* x, int64_t k, uint32_t* pairs);   // [(k + 1) / 2]
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, Format round, float* y);
+  void (*rotate)(float* x, const float* cosine, const float* sine, int64_t half, Format round);
+  void (*swiglu)(const float* gate, const float* up, int64_t n, Format round, float* y);
+  void (*add)(const float* a, const float* b, int64_t n, Format round, float* y);
+  void (*round)(float* x, int64_t n, Format round);
+  void (*convert[3])(const float* x, int64_t n, void* y);  // to the format
+  void (*attend)(const AttentionTile&);
+  // Adds part (max, sum, weighted [n]) to the total of the slots before it.
+  void (*merge_attention)(float part_max, float part_sum, const float* part, int64_t n, float* max, float* sum,
+                          float* weighted);
+  void (*finish_attention)(const float* weighted, float sum, int64_t n, Format round, float* out);
+};
+
+extern const Kernels kScalarKernels;
+#if defined(__x86_64__)  // elsewhere the scalar loops are all there is
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
+// The AVX-512 code on pairs of AVX2 registers, its bf16 dot product in plain arithmetic: for tests on older CPUs.
+extern const Kernels kEmulatedAvx512Kernels;
+#endif
+
+}  // namespace cairn::cpu
+
+#endif  // CAIRN_KERNELS_CPU_KERNELS_H_

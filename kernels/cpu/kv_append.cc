@@ -1,0 +1,34 @@
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/formats.h"
+#include "kernels/cpu/parallel_rows.h"
+
+namespace cairn::cpu {
+namespace {
+
+// The heads of one row into its slot.
+void AppendRow(const Kernels& kernels, const float* k, const float* v, int32_t position, const KvView& kv,
+               int32_t slot) {
+  const int64_t d = kv.layout.head_dim;
+  const auto convert = kernels.convert[static_cast<int>(FormatOf(kv.layout.dtype))];
+  for (int h = 0; h < kv.layout.kv_heads; ++h) {
+    convert(k + h * d, d, kv.k(h, slot));
+    convert(v + h * d, d, kv.v(h, slot));
+    *kv.position(h, slot) = position;
+  }
+}
+
+}  // namespace
+
+void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
+              absl::Span<const SequenceRows> sequences) {
+  for (const SequenceRows& rows : sequences) {
+    ParallelRows(context, rows.num_rows, 2 * k.row_elements(), [&](int64_t i) {
+      const int64_t t = rows.row_begin + i;
+      const int32_t slot = rows.kv.num_slots - rows.num_rows + static_cast<int32_t>(i);
+      AppendRow(context.cpu_kernels(), k.data<float>() + t * k.row_stride(), v.data<float>() + t * v.row_stride(),
+                positions.data<int32_t>()[t], rows.kv, slot);
+    });
+  }
+}
+
+}  // namespace cairn::cpu

@@ -1,0 +1,161 @@
+// Sixteen float32 lanes as two AVX2 registers. Included by the files compiled with -mavx2 -mfma -mf16c, inside their
+// own unnamed namespace; simd_avx512.h has the same functions over one register.
+#ifndef CAIRN_KERNELS_CPU_SIMD_AVX2_H_
+#define CAIRN_KERNELS_CPU_SIMD_AVX2_H_
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define CAIRN_SIMD inline __attribute__((always_inline))
+
+namespace cairn::cpu {
+namespace {
+
+constexpr int kLanes = 16;
+
+struct F32x16 {
+  __m256 lo, hi;
+};
+struct U32x16 {
+  __m256i lo, hi;
+};
+
+CAIRN_SIMD F32x16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+CAIRN_SIMD void Store(float* p, F32x16 a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+CAIRN_SIMD F32x16 Set(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+CAIRN_SIMD F32x16 Broadcast(const float* p) {
+  const __m256 v = _mm256_broadcast_ss(p);
+  return {v, v};
+}
+CAIRN_SIMD F32x16 Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+CAIRN_SIMD F32x16 Add(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+CAIRN_SIMD F32x16 Sub(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+CAIRN_SIMD F32x16 Mul(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+CAIRN_SIMD F32x16 Div(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+// a * b + c
+CAIRN_SIMD F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+// Both return b where a or b is NaN.
+CAIRN_SIMD F32x16 Max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+CAIRN_SIMD F32x16 Min(F32x16 a, F32x16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+// To the nearest integer, ties to even.
+CAIRN_SIMD F32x16 RoundToInteger(F32x16 a) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.lo, kMode), _mm256_round_ps(a.hi, kMode)};
+}
+// a * 2^n for integral n, where neither a nor the result is zero, subnormal or infinite; NaN in a stays.
+CAIRN_SIMD F32x16 ScaleByPowerOfTwo(F32x16 a, F32x16 n) {
+  const auto scale = [](__m256 value, __m256 power) {
+    const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(power), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), shifted));
+  };
+  return {scale(a.lo, n.lo), scale(a.hi, n.hi)};
+}
+// a, but zero where x < bound.
+CAIRN_SIMD F32x16 ZeroWhereLess(F32x16 a, F32x16 x, F32x16 bound) {
+  return {_mm256_andnot_ps(_mm256_cmp_ps(x.lo, bound.lo, _CMP_LT_OQ), a.lo),
+          _mm256_andnot_ps(_mm256_cmp_ps(x.hi, bound.hi, _CMP_LT_OQ), a.hi)};
+}
+// Bit i: p[i] >= bound.
+CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {
+  const __m256i limit = _mm256_set1_epi32(bound);
+  const auto below = [limit](const int32_t* at) {
+    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, v))));
+  };
+  return ~(below(p) | below(p + 8) << 8) & 0xffff;
+}
+
+// Lanes i and i + 8, then i and i + 4, and so on: one order on every instruction set.
+CAIRN_SIMD float SumOf8(__m256 a) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+CAIRN_SIMD float MaxOf8(__m256 a) {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+CAIRN_SIMD float SumOf(F32x16 a) { return SumOf8(_mm256_add_ps(a.lo, a.hi)); }
+CAIRN_SIMD float MaxOf(F32x16 a) { return MaxOf8(_mm256_max_ps(a.lo, a.hi)); }
+
+// The first n < 16 lanes; the others read as zero and are not written.
+CAIRN_SIMD __m256i FirstLanes(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+CAIRN_SIMD F32x16 LoadFirst(const float* p, int64_t n) {
+  return {_mm256_maskload_ps(p, FirstLanes(n)), _mm256_maskload_ps(p + 8, FirstLanes(n - 8))};
+}
+CAIRN_SIMD void StoreFirst(float* p, int64_t n, F32x16 a) {
+  _mm256_maskstore_ps(p, FirstLanes(n), a.lo);
+  _mm256_maskstore_ps(p + 8, FirstLanes(n - 8), a.hi);
+}
+
+CAIRN_SIMD U32x16 LoadU32(const void* p) {
+  const __m256i* at = static_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+}
+CAIRN_SIMD void StoreU32(void* p, U32x16 a) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), a.lo);
+  _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, a.hi);
+}
+CAIRN_SIMD U32x16 BroadcastU32(const uint32_t* p) {
+  const __m256i v = _mm256_set1_epi32(static_cast<int>(*p));
+  return {v, v};
+}
+
+// The bf16 of the low and of the high half of each lane, as float32.
+CAIRN_SIMD F32x16 LowBf16(U32x16 a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(a.lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(a.hi, 16))};
+}
+CAIRN_SIMD F32x16 HighBf16(U32x16 a) {
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm256_castsi256_ps(_mm256_and_si256(a.lo, mask)), _mm256_castsi256_ps(_mm256_and_si256(a.hi, mask))};
+}
+CAIRN_SIMD __m256 LoadBf16Of8(const uint16_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+CAIRN_SIMD __m256 LoadF16Of8(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+CAIRN_SIMD F32x16 LoadBf16(const uint16_t* p) { return {LoadBf16Of8(p), LoadBf16Of8(p + 8)}; }
+CAIRN_SIMD F32x16 LoadF16(const uint16_t* p) { return {LoadF16Of8(p), LoadF16Of8(p + 8)}; }
+
+// To the nearest bf16, ties to even, its bits in the high half of each lane (the low half is cleared); NaN stays NaN.
+CAIRN_SIMD __m256i RoundBf16Of8(__m256 a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  return _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, is_nan), _mm256_set1_epi32(static_cast<int>(0xffff0000)));
+}
+CAIRN_SIMD U32x16 RoundBf16(F32x16 a) { return {RoundBf16Of8(a.lo), RoundBf16Of8(a.hi)}; }
+CAIRN_SIMD F32x16 AsF32(U32x16 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+// Sixteen bf16 from the high halves.
+CAIRN_SIMD void StoreHighHalves(uint16_t* p, U32x16 a) {
+  const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(a.lo, 16), _mm256_srli_epi32(a.hi, 16));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+}
+CAIRN_SIMD F32x16 RoundF16(F32x16 a) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_cvtph_ps(_mm256_cvtps_ph(a.lo, kMode)), _mm256_cvtph_ps(_mm256_cvtps_ph(a.hi, kMode))};
+}
+CAIRN_SIMD void StoreF16(uint16_t* p, F32x16 a) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, kMode));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, kMode));
+}
+
+}  // namespace
+}  // namespace cairn::cpu
+
+#endif  // CAIRN_KERNELS_CPU_SIMD_AVX2_H_

@@ -1,0 +1,118 @@
+// Sixteen float32 lanes as one AVX-512 register: the functions of simd_avx2.h, which explains them. Included by the
+// files compiled with -mavx512f -mavx512bw -mavx512dq -mavx512vl, inside their own unnamed namespace.
+#ifndef CAIRN_KERNELS_CPU_SIMD_AVX512_H_
+#define CAIRN_KERNELS_CPU_SIMD_AVX512_H_
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define CAIRN_SIMD inline __attribute__((always_inline))
+
+namespace cairn::cpu {
+namespace {
+
+constexpr int kLanes = 16;
+
+struct F32x16 {
+  __m512 v;
+};
+struct U32x16 {
+  __m512i v;
+};
+
+CAIRN_SIMD F32x16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+CAIRN_SIMD void Store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
+CAIRN_SIMD F32x16 Set(float value) { return {_mm512_set1_ps(value)}; }
+CAIRN_SIMD F32x16 Broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+CAIRN_SIMD F32x16 Zero() { return {_mm512_setzero_ps()}; }
+CAIRN_SIMD F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 Sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 Div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+CAIRN_SIMD F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 RoundToInteger(F32x16 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+CAIRN_SIMD F32x16 ScaleByPowerOfTwo(F32x16 a, F32x16 n) {
+  const __m512i shifted = _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), shifted))};
+}
+CAIRN_SIMD F32x16 ZeroWhereLess(F32x16 a, F32x16 x, F32x16 bound) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, bound.v, _CMP_NLT_UQ), a.v)};
+}
+CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {
+  return _mm512_cmp_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(bound), _MM_CMPINT_NLT);
+}
+
+CAIRN_SIMD float SumOf8(__m256 a) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+CAIRN_SIMD float MaxOf8(__m256 a) {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+CAIRN_SIMD float SumOf(F32x16 a) {
+  return SumOf8(_mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
+}
+CAIRN_SIMD float MaxOf(F32x16 a) {
+  return MaxOf8(_mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
+}
+
+CAIRN_SIMD __mmask16 FirstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+CAIRN_SIMD F32x16 LoadFirst(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(FirstLanes(n), p)}; }
+CAIRN_SIMD void StoreFirst(float* p, int64_t n, F32x16 a) { _mm512_mask_storeu_ps(p, FirstLanes(n), a.v); }
+
+CAIRN_SIMD U32x16 LoadU32(const void* p) { return {_mm512_loadu_si512(p)}; }
+CAIRN_SIMD void StoreU32(void* p, U32x16 a) { _mm512_storeu_si512(p, a.v); }
+CAIRN_SIMD U32x16 BroadcastU32(const uint32_t* p) { return {_mm512_set1_epi32(static_cast<int>(*p))}; }
+
+CAIRN_SIMD F32x16 LowBf16(U32x16 a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))}; }
+CAIRN_SIMD F32x16 HighBf16(U32x16 a) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(0xffff0000))))};
+}
+CAIRN_SIMD __m256 LoadBf16Of8(const uint16_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+CAIRN_SIMD __m256 LoadF16Of8(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+CAIRN_SIMD F32x16 LoadBf16(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+}
+CAIRN_SIMD F32x16 LoadF16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+
+CAIRN_SIMD U32x16 RoundBf16(F32x16 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm512_and_si512(_mm512_mask_blend_epi32(is_nan, rounded, quiet), high)};
+}
+CAIRN_SIMD F32x16 AsF32(U32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
+CAIRN_SIMD void StoreHighHalves(uint16_t* p, U32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(a.v, 16)));
+}
+CAIRN_SIMD F32x16 RoundF16(F32x16 a) {
+  return {_mm512_cvtph_ps(_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))};
+}
+CAIRN_SIMD void StoreF16(uint16_t* p, F32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+}  // namespace
+}  // namespace cairn::cpu
+
+#endif  // CAIRN_KERNELS_CPU_SIMD_AVX512_H_

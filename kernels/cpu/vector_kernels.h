@@ -1,0 +1,43 @@
+// All loops and the table of an instruction set. Included last by each instruction set's file, after its simd header,
+// simd_math.h, its tile sizes (kMaxRows, kMaxAccumulators) and, where it has one, its bf16 dot product.
+#ifndef CAIRN_KERNELS_CPU_VECTOR_KERNELS_H_
+#define CAIRN_KERNELS_CPU_VECTOR_KERNELS_H_
+
+#include "kernels/cpu/attention_loops.h"
+#include "kernels/cpu/matmul_loops.h"
+#include "kernels/cpu/row_loops.h"
+
+namespace cairn::cpu {
+namespace {
+
+#if CAIRN_BF16_DOT
+constexpr auto kMultiplyBf16Pairs = Multiply<Bf16DotWeights>;
+#else
+constexpr void (*kMultiplyBf16Pairs)(const MatMulTile&) = nullptr;
+#endif
+
+constexpr Kernels VectorKernels(const char* name) {
+  return {
+      .name = name,
+      .max_rows = kMaxRows,
+      .panels_at_once = PanelsAtOnce(kMaxRows),
+      .multiply = {Multiply<F32Weights>, Multiply<Bf16Weights>, Multiply<F16Weights>},
+      .multiply_bf16_pairs = kMultiplyBf16Pairs,
+      .widen_panel = {WidenF32, WidenBf16, WidenF16},
+      .pack_bf16_pairs = PackBf16Pairs,
+      .rms_norm = RmsNormRow,
+      .rotate = RotateRow,
+      .swiglu = SwiGluRow,
+      .add = AddRow,
+      .round = RoundRow,
+      .convert = {ConvertToF32, ConvertToBf16, ConvertToF16},
+      .attend = Attend,
+      .merge_attention = MergeAttention,
+      .finish_attention = FinishAttention,
+  };
+}
+
+}  // namespace
+}  // namespace cairn::cpu
+
+#endif  // CAIRN_KERNELS_CPU_VECTOR_KERNELS_H_

@@ -1,0 +1,329 @@
+#include "kernels/ops/attention.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <numeric>
+
+#include "tests/kernels/op_testing.h"
+
+namespace cairn {
+namespace {
+
+float ReadElement(DType type, const uint8_t* data, int64_t i) {
+  if (type == DType::kFloat32) return reinterpret_cast<const float*>(data)[i];
+  const uint16_t bits = reinterpret_cast<const uint16_t*>(data)[i];
+  return type == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
+}
+
+// A pool of blocks, and sequences whose blocks lie scattered in it.
+class Cache {
+ public:
+  Cache(Random& random, KvBlockLayout layout, std::vector<int32_t> capacities) : layout_(layout) {
+    int32_t blocks = 3;
+    for (int32_t slots : capacities) blocks += (slots + layout.block_size - 1) / layout.block_size;
+    // NaN everywhere: what is read without having been written shows.
+    pool_ = Buffer::Allocate(Device{}, blocks * layout.block_bytes()).value();
+    std::memset(pool_.data(), 0xff, pool_.size_bytes());
+    std::vector<int32_t> ids(blocks);
+    std::iota(ids.begin(), ids.end(), 0);
+    for (int32_t i = blocks - 1; i > 0; --i) std::swap(ids[i], ids[random.Integer(0, i)]);
+    for (int32_t slots : capacities) {
+      const int32_t count = (slots + layout.block_size - 1) / layout.block_size;
+      tables_.emplace_back(ids.end() - count, ids.end());
+      ids.resize(ids.size() - count);
+    }
+  }
+
+  // Sequence i holding `num_slots`.
+  KvView View(int i, int32_t num_slots) const {
+    KvView view;
+    view.layout = layout_;
+    view.pool = pool_.data();
+    view.block_table = tables_[i].data();
+    view.num_slots = num_slots;
+    return view;
+  }
+
+ private:
+  KvBlockLayout layout_;
+  Buffer pool_;
+  std::vector<std::vector<int32_t>> tables_;
+};
+
+// Tokens of several sequences: their queries, keys, values and positions, one sequence after the other.
+struct Tokens {
+  int heads, kv_heads, d;
+  std::vector<int32_t> lengths, positions;
+  Rows q, k, v;
+
+  int64_t first(int sequence) const { return std::accumulate(lengths.begin(), lengths.begin() + sequence, int64_t{0}); }
+};
+
+Tokens RandomTokens(Random& random, int heads, int kv_heads, int d, std::vector<int32_t> lengths,
+                    DType activation = DType::kFloat32) {
+  const int64_t T = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  Tokens tokens = {heads,
+                   kv_heads,
+                   d,
+                   lengths,
+                   {},
+                   Rows::Normal(random, T, heads * d, 5, activation),
+                   Rows::Normal(random, T, kv_heads * d, 3, activation),
+                   Rows::Normal(random, T, kv_heads * d, 0, activation)};
+  // Positions ascend with holes, as after an eviction.
+  for (int32_t length : lengths) {
+    int32_t position = random.Integer(0, 3);
+    for (int32_t i = 0; i < length; ++i, position += random.Integer(1, 2)) tokens.positions.push_back(position);
+  }
+  return tokens;
+}
+
+// A step: rows [begin, end) of some sequences.
+struct Piece {
+  int sequence;
+  int32_t begin, end;
+};
+
+// Appends the pieces' keys and values and attends with their queries, all in one call; writes their rows of `out`.
+void RunStep(Context& context, Tokens& tokens, const Cache& cache, const std::vector<Piece>& pieces, int window,
+             Rows& out) {
+  int64_t T = 0;
+  for (const Piece& p : pieces) T += p.end - p.begin;
+  Rows q(T, tokens.q.columns(), 1), k(T, tokens.k.columns(), 2), v(T, tokens.v.columns()), y(T, tokens.q.columns(), 4);
+  std::vector<int32_t> positions;
+  std::vector<SequenceRows> sequences;
+  std::vector<int64_t> origin;
+  for (const Piece& p : pieces) {
+    sequences.push_back({static_cast<int32_t>(origin.size()), p.end - p.begin, cache.View(p.sequence, p.end)});
+    for (int32_t i = p.begin; i < p.end; ++i) origin.push_back(tokens.first(p.sequence) + i);
+  }
+  for (int64_t t = 0; t < T; ++t) {
+    for (int64_t j = 0; j < q.columns(); ++j) q.at(t, j) = tokens.q.at(origin[t], j);
+    for (int64_t j = 0; j < k.columns(); ++j) k.at(t, j) = tokens.k.at(origin[t], j);
+    for (int64_t j = 0; j < v.columns(); ++j) v.at(t, j) = tokens.v.at(origin[t], j);
+    positions.push_back(tokens.positions[origin[t]]);
+  }
+  const Tensor p(positions.data(), DType::kInt32, {T});
+  KvAppend(context, k.tensor().SplitRows(tokens.kv_heads, tokens.d), v.tensor().SplitRows(tokens.kv_heads, tokens.d), p,
+           sequences);
+  PagedAttention(context, q.tensor().SplitRows(tokens.heads, tokens.d), p, sequences, window,
+                 y.tensor().SplitRows(tokens.heads, tokens.d));
+  for (int64_t t = 0; t < T; ++t) {
+    for (int64_t j = 0; j < y.columns(); ++j) out.at(origin[t], j) = y.at(t, j);
+  }
+  EXPECT_TRUE(y.GapsIntact());
+}
+
+// Token i of a sequence, head h, in double: the exact output and a bound on the float32 one's error, per dimension.
+struct Exact {
+  std::vector<double> value, tolerance;
+};
+
+// Scores err by (d + 2) u sum |q k| / sqrt(d); a change e of all scores changes weights by a factor within exp(2 e);
+// exp errs by 2 ulp; sums of n terms by n u each.
+Exact ExactAttention(const Tokens& tokens, int sequence, int32_t i, int h, int window, DType cache_type) {
+  const int d = tokens.d, kv_head = h / (tokens.heads / tokens.kv_heads);
+  const int64_t first = tokens.first(sequence);
+  std::vector<double> scores(i + 1, -INFINITY);
+  double score_error = 0, max = -INFINITY;
+  for (int32_t s = 0; s <= i; ++s) {
+    if (window > 0 && tokens.positions[first + s] <= tokens.positions[first + i] - window) continue;
+    double dot = 0, size = 0;
+    for (int j = 0; j < d; ++j) {
+      const double product = static_cast<double>(tokens.q.at(first + i, h * d + j)) *
+                             RoundTo(cache_type, tokens.k.at(first + s, kv_head * d + j));
+      dot += product;
+      size += std::abs(product);
+    }
+    scores[s] = dot / std::sqrt(d);
+    score_error = std::max(score_error, (d + 2) * 0x1p-24 * size / std::sqrt(d));
+    max = std::max(max, scores[s]);
+  }
+  Exact exact = {std::vector<double>(d), std::vector<double>(d)};
+  double sum = 0;
+  for (int32_t s = 0; s <= i; ++s) {
+    const double p = std::exp(scores[s] - max);
+    sum += p;
+    for (int j = 0; j < d; ++j) {
+      const double term = p * RoundTo(cache_type, tokens.v.at(first + s, kv_head * d + j));
+      exact.value[j] += term;
+      exact.tolerance[j] += std::abs(term);
+    }
+  }
+  for (int j = 0; j < d; ++j) {
+    exact.value[j] /= sum;
+    exact.tolerance[j] *= (2 * score_error + (2.0 * i + 16) * 0x1p-24) / sum;
+  }
+  return exact;
+}
+
+struct Shape {
+  int heads, kv_heads, d, block_size;
+};
+
+constexpr Shape kShapes[] = {{4, 4, 8, 16},  {6, 2, 64, 16},  {9, 3, 64, 32},  {14, 2, 64, 5},
+                             {2, 1, 2, 4},   {3, 3, 6, 7},    {8, 2, 16, 1},   {4, 1, 80, 128},
+                             {4, 2, 96, 16}, {4, 1, 128, 24}, {2, 1, 256, 16}, {5, 5, 32, 16}};
+
+class AttentionTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(AttentionTest);
+
+TEST_P(AttentionTest, MatchesTheFormula) {
+  Random random(1);
+  for (const Shape& shape : kShapes) {
+    for (DType cache_type : kFloatTypes) {
+      for (int window : {0, 20}) {
+        SCOPED_TRACE(testing::Message() << shape.heads << "/" << shape.kv_heads << " heads of " << shape.d << ", "
+                                        << DTypeName(cache_type) << ", window " << window);
+        auto c = context(3);
+        Tokens tokens = RandomTokens(random, shape.heads, shape.kv_heads, shape.d, {131, 1, 70});
+        Cache cache(random, {shape.kv_heads, shape.d, shape.block_size, cache_type}, tokens.lengths);
+        Rows out(tokens.q.rows(), tokens.q.columns());
+        RunStep(*c, tokens, cache, {{0, 0, 131}, {1, 0, 1}, {2, 0, 70}}, window, out);
+        for (const auto& [sequence, i] :
+             {std::pair<int, int>{0, 0}, {0, 1}, {0, 63}, {0, 64}, {0, 130}, {1, 0}, {2, 69}}) {
+          for (int h = 0; h < shape.heads; ++h) {
+            const Exact exact = ExactAttention(tokens, sequence, i, h, window, cache_type);
+            for (int j = 0; j < shape.d; ++j) {
+              ASSERT_NEAR(out.at(tokens.first(sequence) + i, h * shape.d + j), exact.value[j], exact.tolerance[j])
+                  << "sequence " << sequence << " token " << i << " head " << h << " dimension " << j;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Long enough for several spans (512 slots), which one thread walks and several share.
+TEST_P(AttentionTest, MatchesTheFormulaOverALongContext) {
+  Random random(2);
+  for (int window : {0, 600}) {
+    Tokens tokens = RandomTokens(random, 4, 2, 32, {1700});
+    Cache cache(random, {2, 32, 16, DType::kBFloat16}, tokens.lengths);
+    Rows prefill(1700, 128), decode(1700, 128);
+    RunStep(*context(2), tokens, cache, {{0, 0, 1699}}, window, prefill);
+    RunStep(*context(3), tokens, cache, {{0, 1699, 1700}}, window, decode);
+    for (const auto& [out, i] : {std::pair<Rows*, int>{&prefill, 511}, {&prefill, 1100}, {&decode, 1699}}) {
+      for (int h = 0; h < 4; ++h) {
+        const Exact exact = ExactAttention(tokens, 0, i, h, window, DType::kBFloat16);
+        for (int j = 0; j < 32; ++j) ASSERT_NEAR(out->at(i, h * 32 + j), exact.value[j], exact.tolerance[j]) << i;
+      }
+    }
+  }
+}
+
+// Whole prompts at once, in chunks, token by token, alone and among others, on one to three threads: the same bits.
+TEST_P(AttentionTest, BitsDependOnTheRowAlone) {
+  Random random(3);
+  std::map<std::pair<int, DType>, std::unique_ptr<Context>> contexts;
+  for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
+    for (int threads : {1, 2, 3}) contexts[{threads, activation}] = context(threads, activation);
+  }
+  for (const Shape& shape : {Shape{6, 2, 64, 16}, {7, 1, 16, 3}, {3, 3, 80, 32}}) {
+    for (DType cache_type : kFloatTypes) {
+      for (int window : {0, 150}) {
+        for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
+          Tokens tokens = RandomTokens(random, shape.heads, shape.kv_heads, shape.d, {600, 40, 1100}, activation);
+          const KvBlockLayout layout = {shape.kv_heads, shape.d, shape.block_size, cache_type};
+          const int64_t T = tokens.q.rows(), C = tokens.q.columns();
+          Rows whole(T, C), pieces(T, C);
+          Cache cache(random, layout, tokens.lengths);
+          RunStep(*contexts[{1, activation}], tokens, cache, {{0, 0, 600}, {1, 0, 40}, {2, 0, 1100}}, window, whole);
+          Cache other(random, layout, tokens.lengths);
+          std::vector<int32_t> done(3);
+          while (done[0] < 600 || done[1] < 40 || done[2] < 1100) {
+            std::vector<Piece> step;
+            for (int s : {2, 0, 1}) {
+              const int32_t left = tokens.lengths[s] - done[s];
+              if (left == 0 || random.Integer(0, 3) == 0) continue;
+              const int32_t count = std::min(left, random.Integer(0, 2) == 0 ? 1 : random.Integer(2, 200));
+              step.push_back({s, done[s], done[s] + count});
+              done[s] += count;
+            }
+            RunStep(*contexts[{random.Integer(1, 3), activation}], tokens, other, step, window, pieces);
+          }
+          EXPECT_TRUE(SameBits(pieces, whole)) << "head_dim " << shape.d << " window " << window;
+        }
+      }
+    }
+  }
+}
+
+// NaN in a key, and infinity in a value, reach the rows that see them and no others.
+TEST_P(AttentionTest, NanReachesLaterRowsOfItsHeadOnly) {
+  Random random(4);
+  Tokens tokens = RandomTokens(random, 4, 2, 16, {100});
+  tokens.k.at(70, 16) = std::nanf("");                          // second KV head
+  tokens.v.at(80, 3) = std::numeric_limits<float>::infinity();  // first
+  Cache cache(random, {2, 16, 16, DType::kFloat32}, tokens.lengths);
+  Rows out(100, 64);
+  RunStep(*context(2), tokens, cache, {{0, 0, 100}}, 0, out);
+  for (int64_t t = 0; t < 100; ++t) {
+    for (int64_t j = 0; j < 64; ++j) {
+      const bool first_kv_head = j < 32;
+      ASSERT_EQ(std::isnan(out.at(t, j)), !first_kv_head && t >= 70) << t << ", " << j;
+      ASSERT_EQ(std::isinf(out.at(t, j)), first_kv_head && j % 16 == 3 && t >= 80) << t << ", " << j;
+    }
+  }
+}
+
+// Scores of several thousands: exp must not overflow, and one key takes all.
+TEST_P(AttentionTest, SurvivesLargeScores) {
+  Random random(5);
+  Tokens tokens = RandomTokens(random, 2, 1, 16, {90});
+  for (int64_t t = 0; t < 90; ++t) {
+    for (int64_t j = 0; j < 32; ++j) tokens.q.at(t, j) *= 1000;
+  }
+  Cache cache(random, {1, 16, 16, DType::kFloat32}, tokens.lengths);
+  Rows out(90, 32);
+  RunStep(*context(2), tokens, cache, {{0, 0, 90}}, 0, out);
+  for (int64_t t = 0; t < 90; ++t) {
+    for (int64_t j = 0; j < 32; ++j) ASSERT_TRUE(std::isfinite(out.at(t, j)));
+  }
+}
+
+class KvAppendTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(KvAppendTest);
+
+TEST_P(KvAppendTest, FillsTheSlotsOfItsRowsOnly) {
+  Random random(6);
+  for (const Shape& shape : kShapes) {
+    for (DType type : kFloatTypes) {
+      auto c = context(3);
+      Tokens tokens = RandomTokens(random, shape.heads, shape.kv_heads, shape.d, {50, 9});
+      const KvBlockLayout layout = {shape.kv_heads, shape.d, shape.block_size, type};
+      Cache cache(random, layout, tokens.lengths);
+      // Slots 20 .. 39 of the first sequence and 8 of the second.
+      Tensor positions(tokens.positions.data(), DType::kInt32, {59});
+      const std::vector<SequenceRows> sequences = {{20, 20, cache.View(0, 40)}, {58, 1, cache.View(1, 9)}};
+      KvAppend(*c, tokens.k.tensor().SplitRows(shape.kv_heads, shape.d),
+               tokens.v.tensor().SplitRows(shape.kv_heads, shape.d), positions, sequences);
+      for (const auto& [sequence, slot, written] : {std::tuple<int, int, bool>{0, 19, false},
+                                                    {0, 20, true},
+                                                    {0, 39, true},
+                                                    {0, 40, false},
+                                                    {1, 7, false},
+                                                    {1, 8, true}}) {
+        const KvView view = cache.View(sequence, tokens.lengths[sequence]);
+        const int64_t t = tokens.first(sequence) + slot;
+        for (int h = 0; h < shape.kv_heads; ++h) {
+          EXPECT_EQ(*view.position(h, slot), written ? tokens.positions[t] : -1);
+          for (int j = 0; j < shape.d; ++j) {
+            const float k = ReadElement(type, view.k(h, slot), j), v = ReadElement(type, view.v(h, slot), j);
+            if (written) {
+              ASSERT_EQ(k, RoundTo(type, tokens.k.at(t, h * shape.d + j)));
+              ASSERT_EQ(v, RoundTo(type, tokens.v.at(t, h * shape.d + j)));
+            } else {
+              ASSERT_TRUE(std::isnan(k) && std::isnan(v)) << "slot " << slot;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cairn

@@ -1,0 +1,253 @@
+#include "kernels/ops/matmul.h"
+
+#include <algorithm>
+
+#include "tests/kernels/op_testing.h"
+
+namespace cairn {
+namespace {
+
+// Row-major weights [N, K] in f32 whose values `type` holds exactly, and the same packed.
+struct Weights {
+  Rows rows;
+  PackedMatrix packed;
+};
+
+Weights Pack(Rows rows, DType type) {
+  PackedMatrix packed = PackedMatrix::Create(Device{}, type, rows.rows(), rows.columns()).value();
+  packed.PackRows(0, rows.rows(), rows.tensor().raw(), DType::kFloat32);
+  return {std::move(rows), std::move(packed)};
+}
+
+Weights RandomWeights(Random& random, int64_t N, int64_t K, DType type) {
+  return Pack(Rows::Normal(random, N, K, 0, type), type);
+}
+
+Weights IntegerWeights(Random& random, int64_t N, int64_t K, DType type) {
+  return Pack(Rows::Integers(random, N, K, -8, 8), type);
+}
+
+struct Shape {
+  int64_t M, N, K;
+};
+
+// Whole panels and parts of one, odd K, every height of a register tile, heights that make several blocks and chunks.
+std::vector<Shape> Shapes() {
+  std::vector<Shape> shapes;
+  for (int64_t M = 1; M <= 17; ++M) shapes.push_back({M, 40, 33});
+  for (int64_t M : {1, 2, 5, 13}) shapes.push_back({M, 130, 96});
+  for (int64_t M : {1, 8, 47, 48, 64, 65, 200}) shapes.push_back({M, 24, 517});
+  shapes.insert(shapes.end(),
+                {{1, 1, 1}, {3, 16, 1}, {3, 15, 2}, {7, 17, 3}, {2, 256, 1030}, {70, 150, 7}, {1, 515, 64}});
+  return shapes;
+}
+
+class MatMulTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(MatMulTest);
+
+// Small integers: no sum rounds, so the answer is exact whatever the order.
+TEST_P(MatMulTest, IsExactOnIntegers) {
+  Random random(1);
+  for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
+    for (DType type : kFloatTypes) {
+      for (const auto& [M, N, K] : Shapes()) {
+        SCOPED_TRACE(testing::Message() << DTypeName(type) << " M " << M << " N " << N << " K " << K);
+        auto c = context(2, activation);
+        Weights w = IntegerWeights(random, N, K, type);
+        Rows x = Rows::Integers(random, M, K, -8, 8, 3), y(M, N, 5);
+        MatMul(*c, x.tensor(), w.packed, y.tensor(), {.round_output = false});
+        for (int64_t m = 0; m < M; ++m) {
+          for (int64_t n = 0; n < N; ++n) {
+            int64_t expected = 0;
+            for (int64_t k = 0; k < K; ++k) expected += static_cast<int64_t>(x.at(m, k) * w.rows.at(n, k));
+            ASSERT_EQ(y.at(m, n), static_cast<float>(expected)) << "at " << m << ", " << n;
+          }
+        }
+        EXPECT_TRUE(y.GapsIntact());
+      }
+    }
+  }
+}
+
+// A chain of K fused multiply-adds errs by at most K u sum |x w| (u = 2^-24; Higham, Accuracy and Stability, 3.1);
+// without fusing, and with the bias, by (K + 2) u; then the output is rounded once.
+TEST_P(MatMulTest, IsWithinTheRoundingErrorOfTheSum) {
+  Random random(2);
+  for (DType activation : kFloatTypes) {
+    for (DType type : kFloatTypes) {
+      for (const auto& [M, N, K] : {Shape{5, 40, 96}, Shape{64, 33, 333}, Shape{1, 100, 1031}}) {
+        auto c = context(2, activation);
+        Weights w = RandomWeights(random, N, K, type);
+        Rows x = Rows::Normal(random, M, K, 0, activation), bias = Rows::Normal(random, 1, N), y(M, N);
+        MatMul(*c, x.tensor(), w.packed, y.tensor(), {.bias = bias.tensor().data<float>()});
+        for (int64_t m = 0; m < M; ++m) {
+          for (int64_t n = 0; n < N; ++n) {
+            double expected = bias.at(0, n), size = std::abs(expected);
+            for (int64_t k = 0; k < K; ++k) {
+              const double product = static_cast<double>(x.at(m, k)) * w.rows.at(n, k);
+              expected += product;
+              size += std::abs(product);
+            }
+            const double tolerance = (K + 2) * 0x1p-24 * size + UnitRoundoff(activation) * std::abs(expected);
+            ASSERT_NEAR(y.at(m, n), expected, tolerance)
+                << DTypeName(type) << " weights, " << DTypeName(activation) << " activations, at " << m << ", " << n;
+            ASSERT_EQ(y.at(m, n), RoundTo(activation, y.at(m, n)));
+          }
+        }
+      }
+    }
+  }
+}
+
+// A row's bits do not depend on the rows beside it, its place, or the threads.
+TEST_P(MatMulTest, RowsAreIndependentOfTheBatch) {
+  Random random(3);
+  for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
+    for (DType type : kFloatTypes) {
+      for (int repeat = 0; repeat < 4; ++repeat) {
+        const int64_t M = 230, N = random.Integer(1, 90), K = random.Integer(1, 700);
+        SCOPED_TRACE(testing::Message() << DTypeName(type) << " N " << N << " K " << K);
+        Weights w = RandomWeights(random, N, K, type);
+        Rows x = Rows::Normal(random, M, K, 0, activation), all(M, N);
+        MatMul(*context(1, activation), x.tensor(), w.packed, all.tensor());
+        for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 17, 32, 48, 65, 193}) {
+          auto c = context(1 + random.Integer(0, 2), activation);
+          const int64_t begin = random.Integer(0, static_cast<int>(M - rows));
+          Rows part(rows, N, 2);
+          MatMul(*c, x.tensor().Rows(begin, begin + rows), w.packed, part.tensor());
+          for (int64_t i = 0; i < rows; ++i) {
+            ASSERT_TRUE(SameRowBits(part, i, all, begin + i)) << rows << " rows from " << begin;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, NanAndInfinityReachTheirOutputsOnly) {
+  Random random(4);
+  const int64_t N = 37, K = 65;
+  for (DType type : kFloatTypes) {
+    for (int64_t M : {3, 70}) {
+      auto c = context();
+      Rows values = Rows::Normal(random, N, K, 0, type);
+      values.at(20, K - 1) = std::numeric_limits<float>::infinity();
+      Weights w = Pack(std::move(values), type);
+      Rows x = Rows::Normal(random, M, K), y(M, N);
+      x.at(1, 7) = std::nanf("");
+      MatMul(*c, x.tensor(), w.packed, y.tensor());
+      for (int64_t m = 0; m < M; ++m) {
+        for (int64_t n = 0; n < N; ++n) {
+          ASSERT_EQ(std::isnan(y.at(m, n)), m == 1) << m << ", " << n;
+          ASSERT_EQ(std::isinf(y.at(m, n)), m != 1 && n == 20) << m << ", " << n;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, OfNoRowsOrNoColumnsDoesNothing) {
+  auto c = context();
+  Weights w = Pack(Rows(4, 8), DType::kBFloat16);
+  Rows x(0, 8), y(0, 4);
+  MatMul(*c, x.tensor(), w.packed, y.tensor());
+  Weights empty = Pack(Rows(4, 0), DType::kBFloat16);
+  Rows nothing(2, 0), zeros(2, 4);
+  MatMul(*c, nothing.tensor(), empty.packed, zeros.tensor());
+  EXPECT_EQ(zeros.at(1, 3), 0);
+}
+
+#if defined(__x86_64__)
+// One chain of fused multiply-adds per output, in one order: so all vector instruction sets agree to the last bit.
+TEST(MatMulIsaTest, WideAndNarrowVectorsAgree) {
+  if (cpu::AvailableKernels().size() < 2) GTEST_SKIP() << "this CPU has no AVX2";
+  Random random(5);
+  for (DType type : kFloatTypes) {
+    for (int64_t M : {1, 9, 60}) {
+      Weights w = RandomWeights(random, 100, 301, type);
+      Rows x = Rows::Normal(random, M, 301), narrow(M, 100), wide(M, 100);
+      MatMul(*Context::Cpu(2, DType::kFloat32, cpu::kAvx2Kernels), x.tensor(), w.packed, narrow.tensor());
+      MatMul(*Context::Cpu(2, DType::kFloat32, cpu::kEmulatedAvx512Kernels), x.tensor(), w.packed, wide.tensor());
+      EXPECT_TRUE(SameBits(narrow, wide));
+    }
+  }
+}
+#endif
+
+class EmbeddingTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(EmbeddingTest);
+
+TEST_P(EmbeddingTest, LooksUpOwnRowsAndZerosTheOthers) {
+  Random random(6);
+  for (DType activation : kFloatTypes) {
+    for (DType type : kFloatTypes) {
+      auto c = context(3, activation);
+      const int64_t V = 45, C = 83, row_begin = 100;
+      Weights w = RandomWeights(random, V, C, type);
+      std::vector<int32_t> ids = {99, 100, 144, 145, 116, 0, 117, 116};
+      Rows y(static_cast<int64_t>(ids.size()), C, 4);
+      Embedding(*c, Tensor(ids.data(), DType::kInt32, {y.rows()}), w.packed, row_begin, y.tensor());
+      for (int64_t t = 0; t < y.rows(); ++t) {
+        const int64_t row = ids[t] - row_begin;
+        for (int64_t j = 0; j < C; ++j) {
+          const float expected = row >= 0 && row < V ? RoundTo(activation, w.rows.at(row, j)) : 0;
+          ASSERT_EQ(y.at(t, j), expected) << "id " << ids[t] << ", column " << j;
+        }
+      }
+      EXPECT_TRUE(y.GapsIntact());
+    }
+  }
+}
+
+// Reads a packed matrix back through Embedding in f32.
+Rows Unpack(const PackedMatrix& matrix) {
+  std::vector<int32_t> ids(matrix.rows());
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+  Rows y(matrix.rows(), matrix.cols());
+  auto c = Context::Cpu(1, DType::kFloat32, cpu::kScalarKernels);
+  Embedding(*c, Tensor(ids.data(), DType::kInt32, {matrix.rows()}), matrix, 0, y.tensor());
+  return y;
+}
+
+std::vector<uint16_t> To16Bits(const Rows& rows, DType type) {
+  std::vector<uint16_t> bits;
+  for (int64_t i = 0; i < rows.rows(); ++i) {
+    for (int64_t j = 0; j < rows.columns(); ++j) {
+      bits.push_back(type == DType::kBFloat16 ? FloatToBFloat16(rows.at(i, j)) : FloatToFloat16(rows.at(i, j)));
+    }
+  }
+  return bits;
+}
+
+TEST(PackedMatrixTest, ConvertsFromEveryTypeInAnyOrderOfPieces) {
+  Random random(7);
+  for (DType to : kFloatTypes) {
+    for (DType from : kFloatTypes) {
+      for (int64_t K : {1, 2, 15, 64, 97}) {
+        const int64_t N = 53;
+        Rows values = Rows::Normal(random, N, K, 0, from);
+        const std::vector<uint16_t> bits = To16Bits(values, from);
+        PackedMatrix matrix = PackedMatrix::Create(Device{}, to, N, K).value();
+        for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{17, 53}, {0, 3}, {3, 17}}) {
+          const void* source = from == DType::kFloat32 ? static_cast<const void*>(&values.at(begin, 0))
+                                                       : static_cast<const void*>(bits.data() + begin * K);
+          matrix.PackRows(begin, end - begin, source, from);
+        }
+        const Rows read = Unpack(matrix);
+        for (int64_t i = 0; i < N; ++i) {
+          for (int64_t j = 0; j < K; ++j) ASSERT_EQ(read.at(i, j), RoundTo(to, values.at(i, j))) << i << ", " << j;
+        }
+      }
+    }
+  }
+}
+
+TEST(PackedMatrixTest, SaysWhichMatrixDoesNotFit) {
+  const auto matrix = PackedMatrix::Create(Device{}, DType::kBFloat16, int64_t{1} << 30, int64_t{1} << 20);
+  ASSERT_FALSE(matrix.ok());
+  EXPECT_EQ(matrix.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(matrix.status().message().find("[1073741824, 1048576]"), absl::string_view::npos) << matrix.status();
+}
+
+}  // namespace
+}  // namespace cairn
