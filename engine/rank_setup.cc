@@ -1,17 +1,14 @@
 #include "engine/rank_setup.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/config/model_config_reader.h"
+#include "engine/host_resources.h"
 #include "engine/model/load_transformer.h"
 #include "engine/scheduler/wire.h"
 #include "engine/weights/weight_source.h"
@@ -19,31 +16,6 @@
 #include "parallel/pipeline/partition.h"
 
 namespace cairn {
-namespace {
-
-namespace fs = std::filesystem;
-
-// Cores for this rank: those it is bound to (mpirun binds), or its share of the host's.
-int ThreadsFor(int local_ranks) {
-  cpu_set_t set;
-  const int bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  const int online = static_cast<int>(std::max<long>(1, sysconf(_SC_NPROCESSORS_ONLN)));
-  return bound < online ? bound : std::max(1, online / local_ranks);
-}
-
-// Free memory of this host (or container) in bytes.
-int64_t AvailableMemory() {
-  int64_t available = INT64_MAX;
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key, rest; meminfo >> key && std::getline(meminfo, rest);) {
-    if (key == "MemAvailable:") available = std::atoll(rest.c_str()) * 1024;
-  }
-  int64_t limit = 0, used = 0;
-  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && std::ifstream("/sys/fs/cgroup/memory.current") >> used) {
-    available = std::min(available, std::max<int64_t>(0, limit - used));
-  }
-  return available;
-}
 
 absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
   if (flag == "float32") return DType::kFloat32;
@@ -53,8 +25,7 @@ absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
   return absl::InvalidArgumentError(absl::StrCat("--dtype=", flag, " is not a type"));
 }
 
-// Bytes that decoding one token reads: what a stage is bound by.
-PartitionCosts CostsOf(const ModelConfig& config, int64_t cached_tokens) {
+PartitionCosts DecodeCosts(const ModelConfig& config, int64_t cached_tokens) {
   const double c = static_cast<double>(config.hidden_size), d = static_cast<double>(config.head_dim);
   const double q = config.num_heads * d, kv = config.num_kv_heads * d;
   const double weights = c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size;
@@ -64,6 +35,10 @@ PartitionCosts CostsOf(const ModelConfig& config, int64_t cached_tokens) {
   costs.head = c * static_cast<double>(config.vocab_size);
   return costs;
 }
+
+namespace {
+
+namespace fs = std::filesystem;
 
 class Setup {
  public:
@@ -102,8 +77,9 @@ class Setup {
     }
     CAIRN_RETURN_IF_ERROR(CheckTensorParallel(setup_.config.num_heads, setup_.config.num_kv_heads,
                                               setup_.config.intermediate_size, options.parallel.tp));
-    CAIRN_ASSIGN_OR_RETURN(stages_, ParsePartition(options.pp_layer_partition,
-                                                   CostsOf(setup_.config, wanted_length() / 2), options.parallel.pp));
+    CAIRN_ASSIGN_OR_RETURN(stages_,
+                           ParsePartition(options.pp_layer_partition, DecodeCosts(setup_.config, wanted_length() / 2),
+                                          options.parallel.pp));
     return LoadTokenizer();
   }
 

@@ -3,7 +3,9 @@
 #ifndef CAIRN_ENGINE_RANK_SETUP_H_
 #define CAIRN_ENGINE_RANK_SETUP_H_
 
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,7 +16,9 @@
 #include "engine/runner/model_runner.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/core/context.h"
+#include "kernels/core/dtype.h"
 #include "parallel/comm/process_groups.h"
+#include "parallel/pipeline/partition.h"
 
 namespace cairn {
 
@@ -27,6 +31,12 @@ struct RankSetup {
   std::vector<RankInfo> ranks;        // of the world
   std::vector<StageCapacity> stages;  // of a replica (the smallest over replicas and tp ranks)
 };
+
+// The type that --dtype asks for, given how the model is stored. INVALID_ARGUMENT for no type.
+absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored);
+
+// Bytes that decoding one token reads, per layer and at the ends: what a stage is bound by.
+PartitionCosts DecodeCosts(const ModelConfig& config, int64_t cached_tokens);
 
 // Collective over groups.world. `groups` must outlive the result.
 absl::StatusOr<RankSetup> SetUpRank(EngineOptions options, ProcessGroups& groups);
