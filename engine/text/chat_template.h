@@ -26,10 +26,10 @@ class ChatTemplate {
 
   Family family() const { return family_; }
 
-  // The prompt that ends where the assistant's answer begins (add_generation_prompt). It holds special tokens as text, BOS
-  // included where the template writes it: encode with add_special_tokens = false. INVALID_ARGUMENT on an unrecognised
-  // template (says to send `prompt` instead), an unknown role, or an order of roles that the template refuses.
-  // `enable_thinking` false closes the thinking block at once where the family has one (Qwen3).
+  // The prompt that ends where the assistant's answer begins (add_generation_prompt). It holds special tokens as text,
+  // BOS included where the template writes it: encode with add_special_tokens = false. INVALID_ARGUMENT on an
+  // unrecognised template (says to send `prompt` instead), an unknown role, or an order of roles that the template
+  // refuses. `enable_thinking` false closes the thinking block at once where the family has one (Qwen3).
   absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages, bool enable_thinking = true) const;
 
  private:

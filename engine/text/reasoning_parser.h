@@ -23,9 +23,9 @@ struct ReasoningSplit {
   int64_t reasoning_tokens = 0;
 };
 
-// `text` is the answer with special tokens kept or skipped (</think> is found either way when it is text; ids serve where
-// the markers are special tokens), `ids` its tokens. deepseek_r1: no <think> needed (the template may have opened it);
-// without </think> all is reasoning. qwen3: without </think>, all is content (as vLLM's qwen3 parser does).
+// `text` is the answer with special tokens kept or skipped (</think> is found either way when it is text; ids serve
+// where the markers are special tokens), `ids` its tokens. deepseek_r1: no <think> needed (the template may have opened
+// it); without </think> all is reasoning. qwen3: without </think>, all is content (as vLLM's qwen3 parser does).
 ReasoningSplit SplitReasoning(ReasoningFormat format, const Tokenizer& tokenizer, std::string_view text,
                               absl::Span<const int32_t> ids);
 

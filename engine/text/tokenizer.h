@@ -1,5 +1,5 @@
-// Text to token ids and back, from a Hugging Face tokenizer.json: byte-level BPE (GPT-2, Llama-3, Qwen2 pre-tokenizers) and
-// sentencepiece-style BPE with byte fallback. Agrees with Hugging Face `tokenizers`.
+// Text to token ids and back, from a Hugging Face tokenizer.json: byte-level BPE (GPT-2, Llama-3, Qwen2 pre-tokenizers)
+// and sentencepiece-style BPE with byte fallback. Agrees with Hugging Face `tokenizers`.
 #ifndef CAIRN_ENGINE_TEXT_TOKENIZER_H_
 #define CAIRN_ENGINE_TEXT_TOKENIZER_H_
 
@@ -22,13 +22,15 @@ class Tokenizer {
   ~Tokenizer();
 
   // Added and special tokens in the text are recognised ("<|im_end|>" becomes its id). With add_special_tokens the
-  // post-processor's BOS/EOS are added. Any bytes are accepted: invalid UTF-8 is replaced by U+FFFD, as Hugging Face would.
+  // post-processor's BOS/EOS are added (where the file has no post-processor: as add_bos_token and add_eos_token of
+  // tokenizer_config.json say). Any bytes are accepted: invalid UTF-8 is replaced by U+FFFD, as Hugging Face would.
+  // Texts are below 2 GiB. May be called from several threads at once, as all that is const here.
   std::vector<int32_t> Encode(std::string_view text, bool add_special_tokens) const;
   std::string Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const;
 
-  int32_t vocab_size() const;                         // largest id + 1, added tokens included
-  int32_t TokenToId(std::string_view token) const;    // -1 where there is none
-  std::string IdToToken(int32_t id) const;            // as tokenizer.json writes it; "" where there is none
+  int32_t vocab_size() const;                       // largest id + 1, added tokens included
+  int32_t TokenToId(std::string_view token) const;  // -1 where there is none
+  std::string IdToToken(int32_t id) const;          // as tokenizer.json writes it; "" where there is none
   // The bytes an id stands for when it follows other text (no leading-space stripping); "" for special tokens.
   std::string TokenBytes(int32_t id) const;
   bool IsSpecial(int32_t id) const;
@@ -43,26 +45,34 @@ class Tokenizer {
   struct Impl;
 
  private:
+  friend class IncrementalDetokenizer;
   Tokenizer();
   std::unique_ptr<Impl> impl_;
 };
 
+// What decoding remembers between two tokens of one sequence.
+struct DecoderState {
+  bool any_token = false;  // some token was decoded already
+  std::string bytes;       // of a character, or of a run of byte-fallback tokens, that is not complete
+  int64_t stripped = 0;    // characters taken off the beginning
+  int64_t held = 0;        // characters that are taken off if the text ends here
+};
+
 // Turns ids into text as they arrive: never a broken UTF-8 sequence, and all pieces together are exactly
-// Decode(all ids, skip_special_tokens). One per sequence.
+// Decode(all ids, skip_special_tokens). One per sequence. A run of byte-fallback tokens is settled only when another
+// token follows or the sequence ends: one bad byte in it makes U+FFFD of the whole run.
 class IncrementalDetokenizer {
  public:
   IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens);
   // The text that this token completes (may be empty while a character is incomplete).
   std::string Add(int32_t id);
-  // What is left at the end: an incomplete character as U+FFFD.
+  // What is left at the end: an incomplete character as U+FFFD. The next Add begins a new sequence.
   std::string Finish();
 
  private:
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
-  std::vector<int32_t> pending_;  // ids whose text is not settled
-  std::string emitted_of_pending_;
-  bool first_ = true;
+  DecoderState state_;
 };
 
 }  // namespace cairn
