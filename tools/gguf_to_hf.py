@@ -6,8 +6,8 @@
 
 DIRECTORY must not exist yet (or be empty) and appears when it is complete: model.safetensors (bfloat16, dequantized,
 rounded to nearest even), config.json, generation_config.json, tokenizer.json, tokenizer_config.json with the chat
-template. Some rows of one tensor at a time are in memory. What would change the arithmetic and is not known here (another
-architecture or pre-tokenizer, rope scaling, an extra tensor) is an error, exit code 65.
+template. Some rows of one tensor at a time are in memory. What would change the arithmetic and is not known here
+(another architecture or pre-tokenizer, rope scaling, an extra tensor) is an error, exit code 65.
 """
 import argparse
 import json
@@ -103,7 +103,8 @@ class GgufFile:
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
-            raise Refused("the metadata has a value of type %d at byte %d, which GGUF does not have" % (kind, self.file.tell()))
+            raise Refused("the metadata has a value of type %d at byte %d, which GGUF does not have" %
+                          (kind, self.file.tell()))
         kind, count = self.scalar("I"), self.scalar("Q")
         if kind in SCALARS:
             size = struct.calcsize("<" + SCALARS[kind])
@@ -114,7 +115,8 @@ class GgufFile:
 
     def rows(self, tensor, begin, end):
         self.file.seek(self.data + tensor.offset + begin * tensor.row_bytes)
-        return np.frombuffer(self.read((end - begin) * tensor.row_bytes), np.uint8).reshape(end - begin, tensor.row_bytes)
+        stored = self.read((end - begin) * tensor.row_bytes)
+        return np.frombuffer(stored, np.uint8).reshape(end - begin, tensor.row_bytes)
 
 
 # ---- the model's shape -----------------------------------------------------------------------------------------------
@@ -171,7 +173,8 @@ class Metadata:
         """Texts and kinds (NORMAL ...) by id."""
         tokens, kinds = self.need("tokenizer.ggml.tokens"), self.need("tokenizer.ggml.token_type")
         if len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
-            raise Refused("tokenizer.ggml has %d tokens (%d different) of %d types" % (len(tokens), len(set(tokens)), len(kinds)))
+            raise Refused("tokenizer.ggml has %d tokens (%d different) of %d types" %
+                          (len(tokens), len(set(tokens)), len(kinds)))
         return tokens, kinds
 
     def token_id(self, key):
@@ -191,7 +194,8 @@ def model_config(metadata, tensors):
     head_dim = metadata.own_size("attention.key_length", max(1, hidden // heads))
     for key in ("attention.value_length", "rope.dimension_count"):
         if metadata.own(key, head_dim) != head_dim:
-            raise Refused("%s.%s = %s, expected the head size %d" % (metadata.architecture, key, metadata.own(key), head_dim))
+            raise Refused("%s.%s = %s, expected the head size %d" %
+                          (metadata.architecture, key, metadata.own(key), head_dim))
     if heads % kv_heads or head_dim % 2:
         raise Refused("%d query heads, %d KV heads and head size %d do not go together" % (heads, kv_heads, head_dim))
     family = ARCHITECTURES[metadata.architecture]
@@ -242,9 +246,10 @@ def expected_tensors(config):
         yield block + "ffn_norm.weight", to + "post_attention_layernorm.weight", (hidden,), 0
         for name, rows, heads in (("q", q, config["num_attention_heads"]), ("k", kv, config["num_key_value_heads"]),
                                   ("v", kv, 0)):
-            yield block + "attn_%s.weight" % name, to + "self_attn.%s_proj.weight" % name, (rows, hidden), heads if llama else 0
+            linear, to_linear = block + "attn_%s." % name, to + "self_attn.%s_proj." % name
+            yield linear + "weight", to_linear + "weight", (rows, hidden), heads if llama else 0
             if qwen2:
-                yield block + "attn_%s.bias" % name, to + "self_attn.%s_proj.bias" % name, (rows,), 0
+                yield linear + "bias", to_linear + "bias", (rows,), 0
         yield block + "attn_output.weight", to + "self_attn.o_proj.weight", (hidden, q), 0
         yield block + "ffn_gate.weight", to + "mlp.gate_proj.weight", (inner, hidden), 0
         yield block + "ffn_up.weight", to + "mlp.up_proj.weight", (inner, hidden), 0
@@ -358,8 +363,8 @@ PRE_TOKENIZERS = {
     },
 }
 
-# What ends an answer beside the eos token: the generation_config.json of Qwen's instruct models also lists the text end of
-# the base model. A GGUF has room for one id only.
+# What ends an answer beside the eos token: the generation_config.json of Qwen's instruct models also lists the text end
+# of the base model. A GGUF has room for one id only.
 MORE_STOP_TOKENS = {"qwen2": ["<|endoftext|>"]}
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # tokenizer.ggml.token_type
@@ -384,7 +389,8 @@ def tokenizer(metadata):
         if kind == UNUSED:
             continue
         if kind not in (NORMAL, CONTROL, USER_DEFINED):
-            raise Refused("tokenizer.ggml.token_type[%d] (%r) is %d, which byte-level BPE does not have" % (index, token, kind))
+            raise Refused("tokenizer.ggml.token_type[%d] (%r) is %d, which byte-level BPE does not have" %
+                          (index, token, kind))
         vocab[token] = index
         if kind != NORMAL:
             added.append({"id": index, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
