@@ -1,3 +1,4 @@
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -29,11 +30,12 @@ T IntegerAt(int rank, int64_t i, int salt) {
 
 // Of widely different sizes: in another order their sum has other bits.
 std::vector<float> RandomFloats(int rank, int64_t count, int salt) {
-  std::mt19937 rng(static_cast<uint32_t>(rank * 7919 + salt));
+  uint32_t state = static_cast<uint32_t>(rank * 7919 + salt) * 2654435761u;
   std::vector<float> values(count);
   for (float& value : values) {
-    const uint32_t bits = rng();
-    value = std::ldexp(static_cast<float>(static_cast<int32_t>(bits)), -31 - static_cast<int>(bits % 20));
+    state = state * 1664525u + 1013904223u;
+    const uint32_t exponent = (127 - state % 20) << 23;  // 2^0 down to 2^-19
+    value = std::bit_cast<float>((state & 0x80000000) | exponent | (state >> 8 & 0x7fffff));
   }
   return values;
 }
