@@ -4,9 +4,9 @@
   python3 -m venv V && V/bin/pip install torch transformers safetensors
   V/bin/python tools/make_checkpoints.py [--out tests/data/checkpoints] [FAMILY ...]
 
-One directory per family, under 1 MB each, all of four layers. Their text is noise; they pin the arithmetic. The answers
-(expected.json) are computed by Hugging Face transformers, in float32, on the weights as stored (after rounding to bf16 or
-f16) and as loaded back from the directory.
+One directory per family, under 1 MB each, all of four layers, and rope.json: inverse frequencies of rotary embeddings.
+Their text is noise; they pin the arithmetic. The answers (expected.json) are computed by Hugging Face transformers, in
+float32, on the weights as stored (after rounding to bf16 or f16) and as loaded back from the directory.
 
 Prompts are drawn at random until greedy decoding is decided clearly (the two largest logits never closer than MIN_GAP),
 varied (at least MIN_DISTINCT different tokens in 32) and free of the end token.
@@ -227,6 +227,35 @@ def answers(directory):
     }
 
 
+# Theta, head size and scaling of models that are in use.
+ROPES = [
+    (16, dict(rope_type="default", rope_theta=10000.0)),
+    (64, dict(rope_type="default", rope_theta=100000.0)),
+    (80, dict(rope_type="default", rope_theta=10000.0)),
+    (128, dict(rope_type="default", rope_theta=1000000.0)),
+    (128, dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
+    (16, dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=64)),
+    (64, dict(rope_type="llama3", rope_theta=500000.0, factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=8192)),
+    (128, dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+               original_max_position_embeddings=8192)),
+]
+
+
+def make_ropes(path):
+    """The inverse frequencies transformers computes for ROPES."""
+    cases = []
+    for head_dim, parameters in ROPES:
+        config = transformers.LlamaConfig(head_dim=head_dim, max_position_embeddings=131072, rope_parameters=parameters)
+        rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
+        # Nine digits give back the same float32.
+        frequencies = [float("%.9g" % f) for f in rotary.inv_freq.tolist()]
+        cases.append({"head_dim": head_dim, **parameters, "inverse_frequencies": frequencies})
+    with open(path, "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
+
+
 def make(out, name, family):
     directory = os.path.join(out, name)
     write_checkpoint(directory, family)
@@ -249,6 +278,8 @@ def main():
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)  # matrices this small gain nothing from more
+    os.makedirs(arguments.out, exist_ok=True)
+    make_ropes(os.path.join(arguments.out, "rope.json"))
     for name in arguments.families:
         make(arguments.out, name, FAMILIES[name])
 
