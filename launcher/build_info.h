@@ -9,9 +9,6 @@ namespace cairn {
 // "cairn 0.1.0 (release, g++ 12.2.0)"
 std::string BuildInfo();
 
-// The instruction sets of this machine that kernels choose from: "avx2 avx512 avx512_bf16".
-std::string CpuInstructionSets();
-
 }  // namespace cairn
 
 #endif  // CAIRN_LAUNCHER_BUILD_INFO_H_

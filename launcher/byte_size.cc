@@ -16,14 +16,14 @@ constexpr absl::string_view kUnits = "kmgt";
 }  // namespace
 
 bool AbslParseFlag(absl::string_view text, ByteSize* size, std::string* error) {
-  std::string number = absl::AsciiStrToLower(absl::StripAsciiWhitespace(text));
-  const bool binary = absl::EndsWith(number, "ib"), decimal = !binary && absl::EndsWith(number, "b");
-  number.resize(number.size() - (binary ? 2 : decimal ? 1 : 0));
+  const std::string lower = absl::AsciiStrToLower(text);
+  absl::string_view number = absl::StripAsciiWhitespace(lower);
+  const bool binary = absl::ConsumeSuffix(&number, "ib"), decimal = !binary && absl::ConsumeSuffix(&number, "b");
   const size_t power = number.empty() ? absl::string_view::npos : kUnits.find(number.back());
   double value = 0;
   int64_t whole = 0;
   if (power != absl::string_view::npos) {
-    number.pop_back();
+    number.remove_suffix(1);
     const double unit = std::pow(decimal ? 1000.0 : 1024.0, static_cast<double>(power + 1));
     if (absl::SimpleAtod(number, &value) && value >= 0 && value * unit < 9e18) {
       size->bytes = std::llround(value * unit);

@@ -4,6 +4,7 @@
 #ifndef CAIRN_LAUNCHER_COMMAND_LINE_H_
 #define CAIRN_LAUNCHER_COMMAND_LINE_H_
 
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -33,6 +34,8 @@ struct Subcommand {
   const char* summary;
   std::vector<const FlagGroup*> groups;
   absl::StatusOr<int> (*run)(World&, const Subcommand&) = nullptr;
+  // Whatever --distributed-timeout-seconds says: a subcommand that looks for trouble should not sit in it.
+  double longest_wait_seconds = std::numeric_limits<double>::infinity();
 };
 
 struct CommandLine {

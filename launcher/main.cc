@@ -1,4 +1,5 @@
 // The cairn command.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -32,6 +33,12 @@ const std::vector<Subcommand>& Subcommands() {
        "answer one prompt, streamed to standard output",
        {&kPromptFlags, &kSamplingFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kQuietFlags, &kConfigFlags},
        Generate},
+      {"doctor",
+       "--model DIR",
+       "check hosts, ranks, model and memory, and say what to fix",
+       {&kModelFlags, &kParallelFlags, &kMemoryFlags, &kReportFlags, &kConfigFlags},
+       Doctor,
+       /*longest_wait_seconds=*/30},
   };
   return table;
 }
@@ -100,8 +107,8 @@ int Main(const std::vector<std::string>& arguments) {
   if (const std::string path = absl::GetFlag(FLAGS_config); !path.empty()) {
     config = ApplyConfigFile(path, *command_line, Subcommands());
   }
-  const absl::StatusOr<std::unique_ptr<World>> world =
-      World::Start(environment, absl::GetFlag(FLAGS_distributed_timeout_seconds));
+  const absl::StatusOr<std::unique_ptr<World>> world = World::Start(
+      environment, std::min(absl::GetFlag(FLAGS_distributed_timeout_seconds), (*subcommand)->longest_wait_seconds));
   if (!world.ok()) return fail(world.status());
   const absl::StatusOr<int> code = RunSubcommand(**world, *command_line, config);
   return code.ok() ? *code : fail(code.status());

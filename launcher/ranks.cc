@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "kernels/core/context.h"
 #include "kernels/core/status_macros.h"
 #include "launcher/exit_codes.h"
 #include "launcher/progress.h"
@@ -18,6 +19,8 @@ constexpr int kGraceSeconds = 3;
 
 absl::StatusOr<std::unique_ptr<Engine>> StartEngine(World& world, EngineOptions options, bool quiet) {
   options.show_progress = !quiet;
+  const absl::Status environment = Context::CheckEnvironment();
+  CAIRN_RETURN_IF_ERROR(world.Agree(WithExitCode(environment, kExitUsage)));
   absl::StatusOr<ProcessGroups> groups = MakeProcessGroups(&world.channel(), options.parallel);
   if (absl::IsInvalidArgument(groups.status())) return WithExitCode(groups.status(), kExitUsage);
   if (!groups.ok()) return groups.status();

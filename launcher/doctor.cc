@@ -1,0 +1,149 @@
+// cairn doctor: what would keep a job from running here, before it is tried.
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "engine/host_resources.h"
+#include "kernels/core/context.h"
+#include "kernels/core/status_macros.h"
+#include "launcher/batch/result_writer.h"
+#include "launcher/build_info.h"
+#include "launcher/doctor_checks.h"
+#include "launcher/doctor_report.h"
+#include "launcher/exit_codes.h"
+#include "launcher/flags.h"
+#include "launcher/progress.h"
+#include "launcher/subcommands.h"
+
+namespace cairn {
+namespace {
+
+class Examination {
+ public:
+  Examination(World& world, const EngineOptions& options) : world_(world), options_(options) {}
+
+  // Collective. This rank's findings.
+  absl::StatusOr<std::vector<Finding>> Run() {
+    CheckBinary();
+    Append(CheckCores(world_.channel().local_size(), BoundCores(), OnlineCores(), options_.threads));
+    CAIRN_RETURN_IF_ERROR(CheckWorld());
+    CheckModel();
+    if (groups_.has_value()) {
+      Append(CheckGroups(*groups_));
+      CAIRN_RETURN_IF_ERROR(world_.channel().Barrier());
+    }
+    return std::move(findings_);
+  }
+
+ private:
+  void Append(std::vector<Finding> findings) {
+    for (Finding& finding : findings) findings_.push_back(std::move(finding));
+  }
+
+  void CheckBinary() {
+    if (const absl::Status environment = Context::CheckEnvironment(); !environment.ok()) {
+      findings_.push_back({"binary", Verdict::kFail, std::string(environment.message()), "unset CAIRN_CPU_ISA", false});
+      return;
+    }
+    const std::string isa = Context::Cpu(1, DType::kFloat32)->isa_name();
+    findings_.push_back({"binary", isa == "scalar" ? Verdict::kWarn : Verdict::kOk,
+                         absl::StrCat(BuildInfo(), ", instructions: ", isa),
+                         isa == "scalar" ? "this CPU has no AVX2: expect it to be slow" : "", false});
+  }
+
+  // The ranks that are there, and their groups where their number is right.
+  absl::Status CheckWorld() {
+    ControlChannel& channel = world_.channel();
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> hosts, channel.AllGather(channel.host()));
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> builds, channel.AllGather(BuildInfo()));
+    std::map<std::string, int> ranks_of;
+    for (const std::string& host : hosts) ++ranks_of[host];
+    std::string by_host;
+    for (const auto& [host, ranks] : ranks_of)
+      absl::StrAppend(&by_host, by_host.empty() ? "" : ", ", host, ": ", ranks);
+    findings_.push_back({"MPI", Verdict::kOk,
+                         absl::StrCat(world_.has_mpi() ? MpiLibraryVersion() : "not used: one process", "; ",
+                                      hosts.size(), " ranks (", by_host, ")"),
+                         "", true});
+    for (const std::string& build : builds) {
+      if (build == builds[0]) continue;
+      findings_.push_back({"binary", Verdict::kFail, absl::StrCat("rank 0 runs ", builds[0], ", another rank ", build),
+                           "install the same binary on every host", true});
+      break;
+    }
+    absl::Status sizes = CheckWorldSize(world_, options_.parallel, "doctor");
+    if (sizes.ok()) {
+      absl::StatusOr<ProcessGroups> groups = MakeProcessGroups(&channel, options_.parallel);
+      if (groups.ok()) groups_ = *std::move(groups);
+      sizes = groups.status();
+    }
+    if (sizes.ok()) {
+      const ParallelSizes& p = options_.parallel;
+      findings_.push_back(
+          {"sizes", Verdict::kOk, absl::StrCat("tp ", p.tp, " x pp ", p.pp, " x dp ", p.dp), "", false});
+    } else {
+      findings_.push_back({"sizes", Verdict::kFail, std::string(sizes.message()),
+                           absl::StrCat("as many ranks as tp x pp x dp (", hosts.size(), " are running)"), false});
+    }
+    return absl::OkStatus();
+  }
+
+  void CheckModel() {
+    if (options_.model.empty()) {
+      findings_.push_back({"model", Verdict::kWarn, "not checked", "name it with --model", false});
+      return;
+    }
+    std::optional<ModelConfig> config;
+    // Every rank of a host sees the same files.
+    std::vector<Finding> files = CheckModelFiles(options_, config);
+    if (world_.channel().local_rank() == 0) Append(std::move(files));
+    if (!config.has_value()) return;
+    std::vector<Range> stages;
+    Append(CheckShards(options_, *config, stages));
+    if (stages.empty() || !groups_.has_value()) return;
+    Append(CheckMemory(options_, *config, stages[groups_->at.pp], groups_->at, world_.channel().local_size(),
+                       AvailableMemory()));
+  }
+
+  World& world_;
+  const EngineOptions& options_;
+  std::optional<ProcessGroups> groups_;
+  std::vector<Finding> findings_;
+};
+
+absl::Status WriteJson(const std::vector<ReportLine>& lines) {
+  const std::string path = absl::GetFlag(FLAGS_output_json);
+  if (path.empty()) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<LineFile> file, LineFile::Open(path, "--output-json", true, -1));
+  CAIRN_RETURN_IF_ERROR(file->Begin());
+  CAIRN_RETURN_IF_ERROR(file->Write(ReportJson(lines).dump(2)));
+  return file->Close();
+}
+
+}  // namespace
+
+absl::StatusOr<int> Doctor(World& world, const Subcommand&) {
+  CAIRN_ASSIGN_OR_RETURN(const EngineOptions options, UncheckedEngineOptionsFromFlags());
+  absl::StatusOr<std::vector<Finding>> mine = Examination(world, options).Run();
+  if (!mine.ok()) world.AbortAll(mine.status());
+  ControlChannel& channel = world.channel();
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> hosts, channel.AllGather(channel.host()));
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> encoded, channel.AllGather(EncodeFindings(*mine)));
+  if (!world.is_root()) return kExitOk;
+  std::vector<std::vector<Finding>> findings;
+  for (const std::string& bytes : encoded) findings.push_back(DecodeFindings(bytes));
+  const std::vector<ReportLine> lines = MergeFindings(findings, hosts);
+  if (!absl::GetFlag(FLAGS_quiet)) std::fputs(ReportTable(lines).c_str(), stdout);
+  if (const absl::Status written = WriteJson(lines); !written.ok()) {
+    PrintError(written);
+    return ExitCodeOf(written);
+  }
+  return ReportExitCode(lines);
+}
+
+}  // namespace cairn

@@ -1,0 +1,42 @@
+// Doctor's checks, as one rank makes them.
+#ifndef CAIRN_LAUNCHER_DOCTOR_CHECKS_H_
+#define CAIRN_LAUNCHER_DOCTOR_CHECKS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/engine_options.h"
+#include "engine/model/model_config.h"
+#include "launcher/doctor_report.h"
+#include "parallel/comm/control_channel.h"
+#include "parallel/comm/process_groups.h"
+#include "parallel/shard/shard.h"
+
+namespace cairn {
+
+// Cores, threads, binding, and whether this host has more ranks than cores.
+std::vector<Finding> CheckCores(int local_ranks, int bound_cores, int online_cores, int threads_flag);
+
+// Files of the model: config, tokenizer, headers of the weights; nothing large is read. The config where it could be
+// read.
+std::vector<Finding> CheckModelFiles(const EngineOptions& options, std::optional<ModelConfig>& config);
+
+// Whether the shape divides over tp, and the layers over pp. `stages` as the engine would have them.
+std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig& config, std::vector<Range>& stages);
+
+// Bytes of weights that the engine keeps on the rank at `at`.
+int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCoordinates& at,
+                    const ParallelSizes& sizes, DType compute);
+
+// Weights and the cache of one sequence of the longest length, against this rank's share of `available_bytes`.
+std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig& config, const Range& layers,
+                                 const RankCoordinates& at, int local_ranks, int64_t available_bytes);
+
+// Collective over the groups: a sum over tp, a message along pp, both checked and timed; this rank's view.
+std::vector<Finding> CheckGroups(ProcessGroups& groups);
+
+}  // namespace cairn
+
+#endif  // CAIRN_LAUNCHER_DOCTOR_CHECKS_H_
