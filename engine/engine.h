@@ -3,7 +3,10 @@
 //
 //   auto engine = Engine::Create(options, groups);            // one process: Engine::CreateLocal(options)
 //   (*engine)->Add({.id = "a", .prompt_ids = ids, .sampling = params});
-//   while ((*engine)->HasWork()) for (RequestOutput& out : *(*engine)->Step()) ...
+//   while ((*engine)->HasWork()) {
+//     auto outputs = (*engine)->Step();
+//     for (RequestOutput& out : *outputs) ...
+//   }
 #ifndef CAIRN_ENGINE_ENGINE_H_
 #define CAIRN_ENGINE_ENGINE_H_
 

@@ -79,8 +79,9 @@ absl::Status Run(const Settings& settings) {
     best = std::min(best, time.first);
   }
   std::printf("prefill %d %.1f\n", prompt, prompt / best);
-  for (const std::string batch_text : absl::StrSplit(settings.values.at("batch"), ',')) {
-    const int batch = std::atoi(batch_text.c_str());
+  const std::vector<std::string> batches = absl::StrSplit(settings.values.at("batch"), ',');
+  for (const std::string& text : batches) {
+    const int batch = std::atoi(text.c_str());
     best = 1e300;
     for (int i = 0; i < settings.Int("repeat"); ++i) {
       CAIRN_ASSIGN_OR_RETURN(const auto time, Time(*engine, rng, batch, settings.Int("context"), steps + 1));

@@ -43,8 +43,12 @@ const Context::RotaryTable& RotaryTableFor(Context& context, const Tensor& posit
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
   const Kernels& kernels = context.cpu_kernels();
   const Format round = ActivationFormat(context);
-  ParallelRows(context, x.dim(0), x.dim(1),
-               [&](int64_t t) { kernels.rms_norm(Row(x, t), weight.data<float>(), x.dim(1), eps, round, Row(y, t)); });
+  const int64_t C = weight.dim(0), per_row = x.row_elements() / C;
+  ParallelRows(context, x.dim(0), x.row_elements(), [&](int64_t t) {
+    for (int64_t h = 0; h < per_row; ++h) {
+      kernels.rms_norm(Row(x, t) + h * C, weight.data<float>(), C, eps, round, Row(y, t) + h * C);
+    }
+  });
 }
 
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {

@@ -6,12 +6,13 @@
 namespace cairn {
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
-  CheckOperand("RmsNorm", "x", context, x, DType::kFloat32, 2);
+  const int last = x.rank() - 1;
+  CAIRN_CHECK(last == 1 || last == 2, "RmsNorm: x has rank ", x.rank(), ", expected 2 or 3");
+  CheckOperand("RmsNorm", "x", context, x, DType::kFloat32, x.rank());
   CheckOperand("RmsNorm", "weight", context, weight, DType::kFloat32, 1);
-  CheckOperand("RmsNorm", "y", context, y, DType::kFloat32, 2);
-  CheckDim("RmsNorm", "weight", weight, 0, x.dim(1));
-  CheckDim("RmsNorm", "y", y, 0, x.dim(0));
-  CheckDim("RmsNorm", "y", y, 1, x.dim(1));
+  CheckOperand("RmsNorm", "y", context, y, DType::kFloat32, x.rank());
+  CheckDim("RmsNorm", "weight", weight, 0, x.dim(last));
+  for (int dim = 0; dim <= last; ++dim) CheckDim("RmsNorm", "y", y, dim, x.dim(dim));
   if (y.num_elements() == 0) return;
   CAIRN_DISPATCH(context, RmsNorm, x, weight, eps, y);
 }

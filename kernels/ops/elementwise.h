@@ -1,5 +1,5 @@
-// The small ops between the matmuls. All tensors f32 on CPU, rows may be strided (Tensor::row_stride); what is written is rounded to the context's activation
-// type; every row is computed alone.
+// The small ops between the matmuls. All tensors f32 on CPU, rows may be strided (Tensor::row_stride); what is written
+// is rounded to the context's activation type; every row is computed alone.
 #ifndef CAIRN_KERNELS_OPS_ELEMENTWISE_H_
 #define CAIRN_KERNELS_OPS_ELEMENTWISE_H_
 
@@ -8,13 +8,15 @@
 
 namespace cairn {
 
-// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight (arXiv 1910.07467). x, y [T, C] (may be the same), weight [C].
+// y = x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467). x, y [T, C], or [T, heads, C] (a
+// norm per head: Qwen3's q and k); they may be the same. weight [C].
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y);
 
 // Rotary embedding, in place (arXiv 2104.09864; Hugging Face's half-split layout: dimension i pairs with i + d/2).
 // x [T, heads, d], positions [T] int32, inv_freq [d/2] f32. Angles are position * inv_freq in float32, as Hugging Face
 // computes them; `attention_scale` multiplies cos and sin (1 except for some scaled variants).
-void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale = 1);
+void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq,
+          float attention_scale = 1);
 
 // y = silu(gate) * up (arXiv 2002.05202). gate_up [T, 2 I], the gate first; y [T, I].
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);

@@ -3,6 +3,7 @@
 
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "tests/engine/engine_harness.h"
 
 namespace cairn {
@@ -25,7 +26,7 @@ std::vector<Request> RandomRequests(std::mt19937& rng, int count) {
   for (int i = 0; i < count; ++i) {
     std::vector<int32_t> prompt(1 + rng() % 60);
     for (int32_t& id : prompt) id = static_cast<int32_t>(rng() % 290);
-    Request request = GreedyRequest("r" + std::to_string(i), prompt, 1 + static_cast<int32_t>(rng() % 24));
+    Request request = GreedyRequest(absl::StrCat("r", i), prompt, 1 + static_cast<int32_t>(rng() % 24));
     request.sampling.logprobs = 3;
     request.sampling.temperature = i % 3 == 0 ? 0.0f : 0.9f;
     request.sampling.top_p = i % 2 == 0 ? 0.9f : 1.0f;

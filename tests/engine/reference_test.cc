@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "tests/engine/engine_harness.h"
 
 namespace cairn {
@@ -17,9 +18,8 @@ struct Layout {
 std::vector<Request> RequestsOf(const nlohmann::json& expected) {
   std::vector<Request> requests;
   for (const auto& c : expected["cases"]) {
-    Request request =
-        GreedyRequest("case" + std::to_string(requests.size()), c["prompt_ids"].get<std::vector<int32_t>>(),
-                      static_cast<int32_t>(c["greedy_ids"].size()));
+    Request request = GreedyRequest(absl::StrCat("case", requests.size()), c["prompt_ids"].get<std::vector<int32_t>>(),
+                                    static_cast<int32_t>(c["greedy_ids"].size()));
     request.sampling.logprobs = 8;
     requests.push_back(std::move(request));
   }
@@ -28,7 +28,7 @@ std::vector<Request> RequestsOf(const nlohmann::json& expected) {
 
 void ExpectGreedy(const nlohmann::json& expected, const HarnessResult& result, const std::string& label) {
   for (size_t i = 0; i < expected["cases"].size(); ++i) {
-    const auto& output = result.outputs.at("case" + std::to_string(i));
+    const auto& output = result.outputs.at(absl::StrCat("case", i));
     EXPECT_EQ(output.completions[0].token_ids, expected["cases"][i]["greedy_ids"].get<std::vector<int32_t>>())
         << label << ", prompt of " << expected["cases"][i]["prompt_ids"].size();
     EXPECT_EQ(output.completions[0].finish_reason, FinishReason::kLength);
@@ -46,7 +46,7 @@ void ExpectTopLogits(const nlohmann::json& expected, const HarnessResult& result
   for (size_t i = 0; i < expected["cases"].size(); ++i) {
     const auto& c = expected["cases"][i];
     if (!c.contains("top8_ids")) continue;
-    const TokenLogprob& first = result.outputs.at("case" + std::to_string(i)).completions[0].logprobs.at(0);
+    const TokenLogprob& first = result.outputs.at(absl::StrCat("case", i)).completions[0].logprobs.at(0);
     ASSERT_EQ(first.top.size(), 8u);
     for (int k = 0; k < 8; ++k) {
       EXPECT_EQ(first.top[k].first, c["top8_ids"][k].get<int32_t>()) << label;
@@ -90,7 +90,7 @@ TEST_P(ReferenceTest, AloneAndInAFullBatch) {
   }
   std::vector<Request> requests = RequestsOf(expected);  // among 40 neighbours that sample at random
   for (int i = 0; i < 40; ++i) {
-    Request neighbour = GreedyRequest("n" + std::to_string(i), {5 + i, 17, 40 + i % 7}, 10 + i % 23);
+    Request neighbour = GreedyRequest(absl::StrCat("n", i), {5 + i, 17, 40 + i % 7}, 10 + i % 23);
     neighbour.sampling.temperature = 1;
     requests.insert(requests.begin() + i % requests.size(), neighbour);
   }
