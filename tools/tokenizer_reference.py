@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What Hugging Face `tokenizers` makes of many texts: the expected values of tests/engine/text.
+r"""What Hugging Face `tokenizers` makes of many texts: the expected values of tests/engine/text.
 
   python3 -m venv V && V/bin/pip install tokenizers==0.23.3
   V/bin/python tools/tokenizer_reference.py train  --out tests/data/text/tokenizers
   V/bin/python tools/tokenizer_reference.py sweep  --out tests/data/text/sweep.json tests/data/text/tokenizers/*
-  V/bin/python tools/tokenizer_reference.py cases  --count 200 --out tests/data/text/cases.jsonl tests/data/text/tokenizers/*
+  V/bin/python tools/tokenizer_reference.py cases  --count 100 --max-characters 24 --out tests/data/text/cases.jsonl \
+      tests/data/text/tokenizers/* ../shared/tokenizers/* ../shared/models/{stories260k,babyllama105}
   V/bin/python tools/tokenizer_reference.py cases  --count 10000 --out /tmp/cases.jsonl DIRECTORY ...
   CAIRN_TOKENIZER_CASES=/tmp/cases.jsonl build/release/tests/text_test --gtest_filter='*Cases*'
 
@@ -12,8 +13,8 @@ train  small tokenizers, one of each kind that is supported, on the texts of tok
 sweep  hashes of the ids of a text around every code point (planes 0 to 3, tags, private use), 1,024 to a hash
 cases  seeded random texts and ids; a line of the file names a tokenizer, the lines after it are its cases:
        {"tokenizer": DIRECTORY}                       relative to the repository, or to ../shared as "shared:PATH"
-       {"text": T or "hex": BYTES, "ids": without added special tokens, "decoded": with special tokens kept,
-        "skipped": with special tokens left out, where that differs, "special": ids with special tokens added, likewise}
+       {"text": T or "hex": BYTES, "ids": without added special tokens, "decoded": with special tokens kept, where that is not
+        T, "skipped": with special tokens left out, where that differs, "special": ids with special tokens added, likewise}
        {"ids": random ids, "decoded":, "skipped":}    "text" absent: decoding only
 """
 import argparse
@@ -202,7 +203,10 @@ def case(tokenizer, text):
     special = tokenizer.encode(text, add_special_tokens=True).ids
     if special != result["ids"]:
         result["special"] = special
-    return decoded(tokenizer, result)
+    decoded(tokenizer, result)
+    if result["decoded"] == result.get("text"):
+        del result["decoded"]
+    return result
 
 
 def decoded(tokenizer, result):
@@ -220,7 +224,7 @@ def random_ids(tokenizer, rng):
     # Ids of few bytes: cut characters, runs of byte tokens, special tokens between them.
     short = [i for i in (rng.randrange(min(size, 400)) for _ in range(12))]
     added = list(tokenizer.get_added_tokens_decoder())
-    return [rng.choice(added) if added and rng.random() < 0.1 else rng.choice(short) for _ in range(rng.randint(1, 30))]
+    return [rng.choice(added) if added and rng.random() < 0.1 else rng.choice(short) for _ in range(rng.randint(1, 20))]
 
 
 def cases(arguments):
@@ -231,7 +235,7 @@ def cases(arguments):
             texts = samples.Texts(rng, [t.content for t in tokenizer.get_added_tokens_decoder().values()],
                                   arguments.max_length)
             lines = [{"tokenizer": name_of(directory)}]
-            lines += [case(tokenizer, text) for text in texts.take(arguments.count)]
+            lines += [case(tokenizer, text[:arguments.max_characters]) for text in texts.take(arguments.count)]
             lines += [decoded(tokenizer, {"ids": random_ids(tokenizer, rng)}) for _ in range(arguments.count // 5)]
             for line in lines:
                 f.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -244,6 +248,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--max-length", type=int, default=400, help="of the random texts, in pieces")
+    parser.add_argument("--max-characters", type=int, help="cuts the texts, for a compact file")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_intermixed_args()
     print("tokenizers", tokenizers.__version__)

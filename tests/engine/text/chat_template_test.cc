@@ -96,9 +96,9 @@ TEST(ChatTemplate, UnrecognisedTemplateSaysWhatToDo) {
 TEST(ChatTemplate, AdditionsAreNotOverlooked) {
   const std::string chatml = TemplateSource("chatml");
   ASSERT_EQ(ChatTemplate::FromSource(chatml, "", "").family(), Family::kChatMl);
-  for (const std::string& addition :
-       {std::string("{{ 'Today is Monday.' }}"), std::string("Always be brief."), std::string("{% macro x() %}{% endmacro %}"),
-        std::string("{{ eos_token }}"), std::string("{{ '<|im_start|>system\\nA<|im_end|>\\n' }}"), std::string("\n ")}) {
+  for (const std::string& addition : {std::string("{{ 'Today is Monday.' }}"), std::string("Always be brief."),
+                                      std::string("{% macro x() %}{% endmacro %}"), std::string("{{ eos_token }}"),
+                                      std::string("{{ '<|im_start|>system\\nA<|im_end|>\\n' }}"), std::string("\n ")}) {
     EXPECT_EQ(ChatTemplate::FromSource(addition + chatml, "", "").family(), Family::kNone) << addition;
   }
   auto replaced = [](std::string text, const std::string& from, const std::string& to) {
@@ -106,12 +106,15 @@ TEST(ChatTemplate, AdditionsAreNotOverlooked) {
     EXPECT_NE(at, std::string::npos) << from;
     return at == std::string::npos ? text : text.replace(at, from.size(), to);
   };
-  EXPECT_EQ(ChatTemplate::FromSource(replaced(chatml, "message['content']", "message['content'] | trim"), "", "").family(),
+  EXPECT_EQ(
+      ChatTemplate::FromSource(replaced(chatml, "message['content']", "message['content'] | trim"), "", "").family(),
+      Family::kNone);
+  EXPECT_EQ(ChatTemplate::FromSource(replaced(chatml, "'\\n' + message", "'|' + message"), "", "").family(),
             Family::kNone);
-  EXPECT_EQ(ChatTemplate::FromSource(replaced(chatml, "'\\n' + message", "'|' + message"), "", "").family(), Family::kNone);
   const std::string qwen3 = TemplateSource("qwen3");
-  EXPECT_EQ(ChatTemplate::FromSource(replaced(qwen3, "enable_thinking is false", "enable_thinking is true"), "", "").family(),
-            Family::kNone);
+  EXPECT_EQ(
+      ChatTemplate::FromSource(replaced(qwen3, "enable_thinking is false", "enable_thinking is true"), "", "").family(),
+      Family::kNone);
   EXPECT_EQ(ChatTemplate::FromSource(replaced(qwen3, "loop.index0 > ns.last_query_index", "true"), "", "").family(),
             Family::kNone);
 }
@@ -121,7 +124,8 @@ TEST(ChatTemplate, MalformedSourcesAreNotRecognised) {
   for (size_t length = 0; length < qwen3.size(); length += 7) {
     ChatTemplate::FromSource(std::string_view(qwen3).substr(0, length), "", "");  // must not crash
   }
-  for (const char* source : {"{{", "{%", "{{ '", "{{ 'a\\", "{{ ')' ) }}", "{#", "{{ '\\x41' }}", "{{ }}", "{% set %}", "{%-", "{{-}}"}) {
+  for (const char* source :
+       {"{{", "{%", "{{ '", "{{ 'a\\", "{{ ')' ) }}", "{#", "{{ '\\x41' }}", "{{ }}", "{% set %}", "{%-", "{{-}}"}) {
     EXPECT_EQ(ChatTemplate::FromSource(source, "", "").family(), Family::kNone) << source;
   }
 }
@@ -191,14 +195,13 @@ TEST(ChatTemplate, RealModelsPrompts) {
   if (!std::filesystem::exists(golden_dir)) GTEST_SKIP() << golden_dir << " is not there";
   int checked = 0;
   for (const auto& entry : std::filesystem::directory_iterator(golden_dir)) {
+    const std::string directory = std::string(models) + "/" + entry.path().stem().string();
+    if (!std::filesystem::exists(directory + "/tokenizer.json")) continue;
     const json golden = json::parse(ReadFile(entry.path()));
-    const std::string directory = std::string(models) + "/" + golden.value("model", "");
-    if (!std::filesystem::exists(directory + "/tokenizer.json") || !golden.contains("cases")) continue;
     const std::unique_ptr<Tokenizer> tokenizer = LoadTokenizer(directory);
     ASSERT_NE(tokenizer, nullptr);
     const ChatTemplate chat = ChatTemplate::FromTokenizer(*tokenizer);
     for (const json& expected : golden["cases"]) {
-      if (!expected.contains("messages")) continue;
       const auto rendered = chat.Render(Messages(expected["messages"]));
       ASSERT_TRUE(rendered.ok()) << directory << ": " << rendered.status();
       EXPECT_EQ(tokenizer->Encode(*rendered, /*add_special_tokens=*/false),
