@@ -124,7 +124,7 @@ phase() {
 }
 
 # Tests that run threads: the pool, channels, and engines whose ranks are threads.
-threaded='Thread|Channel|Communicator|Engine|Concurren'
+threaded='Thread|Host|SharedMemory|Parallel|ProcessGroups|Engine|Invariance|BatchRoot|MatMul|RowIndependence'
 in_fixed_layout=()
 
 say "packages"
@@ -137,7 +137,7 @@ if ! $quick; then
   phase asan -- -LE integration
   # This thread sanitizer cannot run under the wide address-space randomisation of newer kernels.
   if setarch -R true 2>/dev/null; then in_fixed_layout=(setarch -R); fi
-  phase tsan kernels_test parallel_test engine_test -- -R "$threaded" -LE integration
+  phase tsan kernels_test parallel_test engine_test launcher_test -- -R "$threaded" -LE integration
 fi
 
 say "time"
