@@ -36,7 +36,7 @@ struct ModelConfig {
   bool qkv_bias = false;  // biases on q, k, v
   bool o_bias = false;    // and on the output projection (Llama's attention_bias)
   bool mlp_bias = false;
-  bool qk_norm = false;  // Qwen3: RMSNorm per head on q and k
+  bool qk_norm = false;            // Qwen3: RMSNorm per head on q and k
   DType dtype = DType::kBFloat16;  // as stored (torch_dtype / dtype)
   int32_t bos_token_id = -1;
   std::vector<int32_t> eos_token_ids;  // generation_config.json's, else config.json's
