@@ -70,12 +70,22 @@ absl::Status UnknownFlag(const Subcommand& subcommand, const std::string& argume
                                  nearest.empty() ? "" : "?", "; `cairn ", subcommand.name, " --help` lists them"));
 }
 
+// What a flag of that type takes, for those whose parser does not say.
+const char* ExpectedBy(const absl::CommandLineFlag& flag) {
+  if (flag.IsOfType<bool>()) return "expected true or false";
+  if (flag.IsOfType<int32_t>()) return "expected a whole number of 32 bits";
+  if (flag.IsOfType<int64_t>()) return "expected a whole number";
+  return "expected a number";
+}
+
 absl::Status Set(const std::string& name, const std::string& value, const std::string& where) {
+  absl::CommandLineFlag& flag = FlagNamed(name);
   std::string error;
-  if (FlagNamed(name).ParseFrom(value, &error)) return absl::OkStatus();
-  // absl's own wording for numbers is empty.
-  if (error.empty()) error = IsBoolean(name) ? "expected true or false" : "not a number in the range of this flag";
-  return UsageError(absl::StrCat(where, "'", value, "': ", error));
+  if (flag.ParseFrom(value, &error)) return absl::OkStatus();
+  // absl: "Illegal value 'x' specified for flag 'y'", then "; " and what the type's own parser said.
+  const size_t own = error.find("; ");
+  return UsageError(
+      absl::StrCat(where, "'", value, "': ", own == std::string::npos ? ExpectedBy(flag) : error.substr(own + 2)));
 }
 
 }  // namespace

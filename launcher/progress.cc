@@ -19,7 +19,7 @@ constexpr double kRateSmoothing = 0.3;
 
 // From the requests done so far, which is fair only once a good part of a round is through.
 std::string TimeLeft(const ProgressState& state, double elapsed_seconds) {
-  if (!state.total.has_value() || state.done == 0) return "";
+  if (!state.total.has_value() || state.done == 0 || state.done >= *state.total) return "";
   const double left =
       elapsed_seconds / static_cast<double>(state.done) * static_cast<double>(*state.total - state.done);
   return absl::StrCat(", ", FormatDuration(std::max(0.0, left)), " left");
@@ -36,6 +36,7 @@ std::string Failures(const ProgressState& state) {
 }  // namespace
 
 std::string FormatDuration(double seconds) {
+  if (seconds < 9.95) return absl::StrFormat("%.1f s", seconds);
   const int64_t whole = static_cast<int64_t>(seconds + 0.5);
   if (whole < 60) return absl::StrCat(whole, " s");
   if (whole < 3600) return absl::StrFormat("%d:%02d", whole / 60, whole % 60);
@@ -73,32 +74,34 @@ double Progress::IntervalSeconds() const {
 void Progress::Update(const ProgressState& state, double seconds) {
   if (!start_.has_value()) {
     start_ = last_shown_ = seconds;
-    tokens_at_last_ = state.generated_tokens;
+    tokens_at_start_ = tokens_at_last_ = state.generated_tokens;
   }
   if (style_ != Style::kNone && seconds - last_shown_ >= IntervalSeconds()) Show(state, seconds);
 }
 
 void Progress::Show(const ProgressState& state, double seconds) {
   const double span = seconds - last_shown_;
-  if (span > 0) {
-    const double rate = static_cast<double>(state.generated_tokens - tokens_at_last_) / span;
-    rate_ = times_shown_ == 0 || style_ == Style::kLines ? rate : rate_ + kRateSmoothing * (rate - rate_);
-  }
+  const double rate = span > 0 ? static_cast<double>(state.generated_tokens - tokens_at_last_) / span : rate_;
+  rate_ = times_shown_ == 0 || style_ == Style::kLines ? rate : rate_ + kRateSmoothing * (rate - rate_);
   last_shown_ = seconds;
   tokens_at_last_ = state.generated_tokens;
   ++times_shown_;
-  if (style_ == Style::kBar) {
-    print_(absl::StrCat("\r\x1b[K", ProgressBar(state, seconds - *start_, rate_)));
-  } else {
-    print_(absl::StrCat(ProgressLine(state, seconds - *start_, rate_), "\n"));
-  }
+  Draw(state, seconds, rate_);
+}
+
+void Progress::Draw(const ProgressState& state, double seconds, double rate) {
+  const double elapsed = seconds - *start_;
+  print_(style_ == Style::kBar ? absl::StrCat("\r\x1b[K", ProgressBar(state, elapsed, rate))
+                               : absl::StrCat(ProgressLine(state, elapsed, rate), "\n"));
 }
 
 void Progress::Finish(const ProgressState& state, double seconds) {
   if (style_ == Style::kNone) return;
   Update(state, seconds);
-  // A job that ends between two lines says so; the bar ends full, not where it was last drawn.
-  Show(state, seconds);
+  // A job that ends between two lines says so; the bar ends full, not where it was last drawn. The rate is the whole
+  // run's.
+  const double elapsed = seconds - *start_;
+  Draw(state, seconds, elapsed > 0 ? static_cast<double>(state.generated_tokens - tokens_at_start_) / elapsed : 0);
   if (style_ == Style::kBar) print_("\n");
 }
 

@@ -21,7 +21,7 @@ struct ProgressState {
 std::string ProgressBar(const ProgressState& state, double elapsed_seconds, double tokens_per_second);
 std::string ProgressLine(const ProgressState& state, double elapsed_seconds, double tokens_per_second);
 
-// "41 s", "3:05", "2:03:05"
+// "0.6 s", "41 s", "3:05", "2:03:05"
 std::string FormatDuration(double seconds);
 
 class Progress {
@@ -41,12 +41,13 @@ class Progress {
  private:
   double IntervalSeconds() const;
   void Show(const ProgressState& state, double seconds);
+  void Draw(const ProgressState& state, double seconds, double rate);
 
   Style style_;
   Print print_;
   std::optional<double> start_;
   double last_shown_ = 0;
-  int64_t tokens_at_last_ = 0;
+  int64_t tokens_at_start_ = 0, tokens_at_last_ = 0;
   double rate_ = 0;
   int times_shown_ = 0;
 };

@@ -105,7 +105,7 @@ TEST_F(CommandLineTest, AFlagOfAnotherSubcommandSaysWhose) {
 TEST_F(CommandLineTest, MissingAndBadValues) {
   EXPECT_THAT(Error({"--model"}), HasSubstr("--model needs a value"));
   EXPECT_THAT(Error({"--model", "--dtype", "float32"}), HasSubstr("--model needs a value"));
-  EXPECT_THAT(Error({"-tp", "two"}), HasSubstr("-tp='two': not a number"));
+  EXPECT_THAT(Error({"-tp", "two"}), HasSubstr("-tp='two': expected a whole number of 32 bits"));
   EXPECT_THAT(Error({"-tp=99999999999"}), HasSubstr("-tp='99999999999'"));
   EXPECT_THAT(Error({"--kv-cache-memory-bytes=2 GiBs"}), HasSubstr("expected bytes such as 2GiB"));
   EXPECT_THAT(Error({"--no-model"}), HasSubstr("unknown flag --no-model"));

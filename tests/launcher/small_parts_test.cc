@@ -69,7 +69,8 @@ TEST(ExitCodesTest, FromKindAndFromPayload) {
 }
 
 TEST(ProgressTest, Durations) {
-  EXPECT_EQ(FormatDuration(0.2), "0 s");
+  EXPECT_EQ(FormatDuration(0.24), "0.2 s");
+  EXPECT_EQ(FormatDuration(9.96), "10 s");
   EXPECT_EQ(FormatDuration(41.4), "41 s");
   EXPECT_EQ(FormatDuration(185), "3:05");
   EXPECT_EQ(FormatDuration(7385), "2:03:05");
@@ -93,7 +94,7 @@ TEST(ProgressTest, LinesComeEarlyThenEveryTenSeconds) {
     progress.Update(state, 100 + tenths / 10.0);
   }
   ASSERT_EQ(printed.size(), 2u);
-  EXPECT_THAT(printed[0], HasSubstr("0/10 requests done after 1 s, 100.0 tokens/s"));
+  EXPECT_THAT(printed[0], HasSubstr("0/10 requests done after 1.0 s, 100.0 tokens/s"));
   EXPECT_THAT(printed[1], HasSubstr("4/10 requests done after 11 s, 100.0 tokens/s"));
   progress.Finish(state, 121);
   EXPECT_THAT(printed.back(), HasSubstr("8/10 requests done after 21 s"));

@@ -255,7 +255,7 @@ TEST(BatchRootTest, SummaryCountsWhatWasWritten) {
   EXPECT_EQ(json["share_finish_reason_length"], 1.0);
   EXPECT_EQ(json["settings"]["dtype"], "float32");
   const std::string text = SummaryText(summary);
-  EXPECT_THAT(text, HasSubstr("Done: 2 requests ok, 1 failed in 2 s"));
+  EXPECT_THAT(text, HasSubstr("Done: 2 requests ok, 1 failed in 2.0 s"));
   EXPECT_THAT(text, HasSubstr("2.5 generated tokens/s"));
   EXPECT_THAT(text, HasSubstr("2 of 2 answers (100 %)"));
 }
