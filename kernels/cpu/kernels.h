@@ -30,6 +30,10 @@ struct MatMulTile {
   bool accumulate = false;      // start from y, else from zero
   const float* bias = nullptr;  // [columns], added at the end
   Format round = Format::kF32;  // precision of what is written
+  // Weights that come after these, to be fetched into the cache meanwhile: next_bytes of each of as many panels.
+  const uint8_t* next = nullptr;
+  int64_t next_bytes = 0;
+  int64_t next_panel_bytes = 0;
 };
 
 // Query vectors of one KV head against the slots [slot_begin, slot_end) of its cache: softmax state of those slots
@@ -73,8 +77,7 @@ struct Kernels {
   // bf16 weights by bf16 activations, from pack_bf16_pairs: k counts pairs, x holds pairs. Null where the instruction
   // set has no such dot product.
   void (*multiply_bf16_pairs)(const MatMulTile&);
-  void (*widen_panel[3])(const uint8_t* panel, int64_t k, float* wide);  // to [k][16] f32
-  void (*pack_bf16_pairs)(const float* x, int64_t k, uint32_t* pairs);   // [(k + 1) / 2]
+  void (*pack_bf16_pairs)(const float* x, int64_t k, uint32_t* pairs);  // [(k + 1) / 2]
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, Format round, float* y);
   void (*rotate)(float* x, const float* cosine, const float* sine, int64_t half, Format round);
   void (*swiglu)(const float* gate, const float* up, int64_t n, Format round, float* y);

@@ -6,7 +6,7 @@
 namespace cairn::cpu {
 namespace {
 // 6 x 16 sums take 12 registers; 2 hold the weights, 1 the activation.
-constexpr int kMaxRows = 6, kMaxAccumulators = 6;
+constexpr int kMaxRows = 6, kMaxAccumulators = 6, kMaxAccumulatorsWidened = 5;
 }  // namespace
 }  // namespace cairn::cpu
 

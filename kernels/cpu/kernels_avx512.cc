@@ -5,7 +5,7 @@
 
 namespace cairn::cpu {
 namespace {
-constexpr int kMaxRows = 12, kMaxAccumulators = 24;
+constexpr int kMaxRows = 12, kMaxAccumulators = 24, kMaxAccumulatorsWidened = 24;
 }  // namespace
 }  // namespace cairn::cpu
 

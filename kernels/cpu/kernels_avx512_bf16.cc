@@ -5,7 +5,7 @@
 
 namespace cairn::cpu {
 namespace {
-constexpr int kMaxRows = 12, kMaxAccumulators = 24;
+constexpr int kMaxRows = 12, kMaxAccumulators = 24, kMaxAccumulatorsWidened = 24;
 
 // sum + x[odd] w[odd] + x[even] w[even] per lane.
 CAIRN_SIMD F32x16 DotBf16(F32x16 sum, U32x16 x, U32x16 w) {

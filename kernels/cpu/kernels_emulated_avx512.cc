@@ -6,7 +6,7 @@
 
 namespace cairn::cpu {
 namespace {
-constexpr int kMaxRows = 12, kMaxAccumulators = 24;
+constexpr int kMaxRows = 12, kMaxAccumulators = 24, kMaxAccumulatorsWidened = 24;
 
 // vdpbf16ps, but for its flushing of subnormal values (Intel's manual gives the order: the odd halves first).
 CAIRN_SIMD F32x16 DotBf16(F32x16 sum, U32x16 x, U32x16 w) {

@@ -44,13 +44,6 @@ void Multiply(const MatMulTile& t) {
   }
 }
 
-template <Format F>
-void WidenPanel(const uint8_t* panel, int64_t k, float* wide) {
-  for (int64_t i = 0; i < k; ++i) {
-    for (int n = 0; n < kPanelColumns; ++n) wide[i * kPanelColumns + n] = LoadAs(F, panel, PanelIndex(F, i, n));
-  }
-}
-
 void RmsNorm(const float* x, const float* weight, int64_t n, float eps, Format round, float* y) {
   float squares = 0;
   for (int64_t i = 0; i < n; ++i) squares += x[i] * x[i];
@@ -147,7 +140,6 @@ const Kernels kScalarKernels = {
     .panels_at_once = 1,
     .multiply = {Multiply<Format::kF32>, Multiply<Format::kBf16>, Multiply<Format::kF16>},
     .multiply_bf16_pairs = nullptr,
-    .widen_panel = {WidenPanel<Format::kF32>, WidenPanel<Format::kBf16>, WidenPanel<Format::kF16>},
     .pack_bf16_pairs = nullptr,
     .rms_norm = RmsNorm,
     .rotate = Rotate,

@@ -1,5 +1,5 @@
 // All loops and the table of an instruction set. Included last by each instruction set's file, after its simd header,
-// simd_math.h, its tile sizes (kMaxRows, kMaxAccumulators) and, where it has one, its bf16 dot product.
+// simd_math.h, its tile sizes (kMaxRows and so on) and, where it has one, its bf16 dot product.
 #ifndef CAIRN_KERNELS_CPU_VECTOR_KERNELS_H_
 #define CAIRN_KERNELS_CPU_VECTOR_KERNELS_H_
 
@@ -20,10 +20,9 @@ constexpr Kernels VectorKernels(const char* name) {
   return {
       .name = name,
       .max_rows = kMaxRows,
-      .panels_at_once = PanelsAtOnce(kMaxRows),
+      .panels_at_once = PanelsAtOnce(kMaxRows, false),
       .multiply = {Multiply<F32Weights>, Multiply<Bf16Weights>, Multiply<F16Weights>},
       .multiply_bf16_pairs = kMultiplyBf16Pairs,
-      .widen_panel = {WidenF32, WidenBf16, WidenF16},
       .pack_bf16_pairs = PackBf16Pairs,
       .rms_norm = RmsNormRow,
       .rotate = RotateRow,
