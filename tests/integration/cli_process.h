@@ -26,7 +26,7 @@ class RunningCommand {
   RunningCommand& operator=(const RunningCommand&) = delete;
 
   pid_t pid() const { return pid_; }  // of mpirun, or of cairn
-  // The cairn processes of this command, by rank (under mpirun).
+  // The cairn processes of this command that run (zombies do not), by rank; under mpirun. Also after Wait.
   std::vector<pid_t> RankPids() const;
   // What it has printed on stderr so far.
   std::string ErrSoFar() const;
