@@ -74,7 +74,7 @@ std::vector<Finding> CheckCores(int local_ranks, int bound_cores, int online_cor
     finding.verdict = Verdict::kWarn;
     finding.fix = absl::StrCat("more ranks than cores run one after the other: start at most ", online_cores,
                                " ranks on this host (mpirun --host or a hostfile with slots=", online_cores, ")");
-  } else if (bound_cores < threads) {
+  } else if (bound_cores < online_cores && bound_cores < threads) {
     finding.verdict = Verdict::kWarn;
     finding.fix = absl::StrCat(
         "threads share the cores that mpirun bound the rank to: mpirun --bind-to none, or --map-by "
@@ -96,12 +96,16 @@ std::vector<Finding> CheckModelFiles(const EngineOptions& options, std::optional
   const bool dummy = options.load_format == LoadFormat::kDummy;
   const absl::StatusOr<ModelConfig> read = dummy ? ReadModelConfigYaml(options.model) : ReadModelConfig(options.model);
   if (!read.ok()) {
-    return {Failure("model", read.status(), "--model must name the same readable directory on every host")};
+    return {Failure("model", read.status(),
+                    dummy ? "give --model the name or the path of a shape"
+                          : "--model must name the same readable directory on every host")};
   }
   config = *read;
-  findings.push_back(Good(
-      "model", absl::StrFormat("%s, %d layers, %.2f billion parameters, %s", config->architecture, config->num_layers,
-                               static_cast<double>(NumParameters(*config)) / 1e9, DTypeName(config->dtype))));
+  const double parameters = static_cast<double>(NumParameters(*config));
+  const std::string size = parameters < 1e9 ? absl::StrFormat("%.1f million", parameters / 1e6)
+                                            : absl::StrFormat("%.2f billion", parameters / 1e9);
+  findings.push_back(Good("model", absl::StrCat(config->architecture, ", ", config->num_layers, " layers, ", size,
+                                                " parameters, ", DTypeName(config->dtype))));
   const std::string tokenizer = options.tokenizer.empty() && !dummy ? options.model : options.tokenizer;
   if (!tokenizer.empty()) findings.push_back(CheckTokenizer(tokenizer));
   if (dummy) return findings;
