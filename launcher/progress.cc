@@ -4,8 +4,12 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -31,6 +35,15 @@ std::string Count(const ProgressState& state) {
 
 std::string Failures(const ProgressState& state) {
   return state.failed > 0 ? absl::StrCat(", ", state.failed, " failed") : "";
+}
+
+// mpirun gives its ranks pipes and copies what comes through them to its own stderr, which may be a terminal.
+bool ParentHasTerminal() {
+  if (std::getenv("OMPI_COMM_WORLD_RANK") == nullptr) return false;
+  std::error_code error;
+  const std::string target =
+      std::filesystem::read_symlink(absl::StrCat("/proc/", getppid(), "/fd/", STDERR_FILENO), error).string();
+  return !error && (absl::StartsWith(target, "/dev/pts/") || absl::StartsWith(target, "/dev/tty"));
 }
 
 }  // namespace
@@ -61,7 +74,7 @@ std::string ProgressLine(const ProgressState& state, double elapsed_seconds, dou
 
 Progress::Style Progress::StyleForStderr(bool quiet) {
   if (quiet) return Style::kNone;
-  return isatty(STDERR_FILENO) ? Style::kBar : Style::kLines;
+  return isatty(STDERR_FILENO) || ParentHasTerminal() ? Style::kBar : Style::kLines;
 }
 
 Progress::Progress(Style style, Print print) : style_(style), print_(std::move(print)) {}

@@ -27,7 +27,7 @@ std::string FormatDuration(double seconds);
 class Progress {
  public:
   enum class Style { kNone, kBar, kLines };
-  // kBar where stderr is a terminal.
+  // kBar where stderr is a terminal, also by way of mpirun on this host.
   static Style StyleForStderr(bool quiet);
 
   using Print = std::function<void(const std::string&)>;

@@ -116,6 +116,7 @@ absl::StatusOr<BatchTotals> RunRoot(World& world, Engine& engine, ReplicaWorker&
                   .timeout_seconds = options.distributed_timeout_seconds,
                   .should_stop = [] { return StopSignal() != 0; },
                   .on_progress = [&](const BatchTotals& totals) { progress.Update(StateOf(totals, files), Now()); }});
+  progress.Update(StateOf({}, files), Now());
   CAIRN_RETURN_IF_ERROR(root.Run());
   progress.Finish(StateOf(root.totals(), files), Now());
   CAIRN_RETURN_IF_ERROR(files.results->Close());

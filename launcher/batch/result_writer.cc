@@ -73,7 +73,7 @@ absl::Status LineFile::Failed(const char* operation, int error) {
         absl::StrCat(operation, " ", path_, ": ", std::strerror(error), "; its last line is incomplete"));
   }
   return OutputError(
-      absl::StrCat(operation, " ", path_, ": ", std::strerror(error), "; it holds ", lines_, " results"));
+      absl::StrCat(operation, " ", path_, ": ", std::strerror(error), "; lines written before: ", lines_));
 }
 
 absl::Status LineFile::Write(const std::string& line) {

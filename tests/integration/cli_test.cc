@@ -188,7 +188,7 @@ TEST_F(CliTest, FullDiskIsExit74) {
     if (ranks > 0) arguments.insert(arguments.end(), {"-tp", "2"});
     const CommandResult result = RunCairn(ranks, arguments);
     EXPECT_EQ(result.exit_code, 74) << result.err;
-    EXPECT_THAT(result.err, HasSubstr("writing to /dev/full: No space left on device; it holds 0 results"));
+    EXPECT_THAT(result.err, HasSubstr("writing to /dev/full: No space left on device; lines written before: 0"));
     EXPECT_THAT(result.err, Not(HasSubstr("Done")));
   }
 }

@@ -108,7 +108,7 @@ TEST_F(LineFileTest, CutsBackToTheLastWholeLine) {
   const absl::Status status = (*file)->Write(std::string(99, 'b'));
   setrlimit(RLIMIT_FSIZE, &old);
   EXPECT_EQ(ExitCodeOf(status), kExitOutput);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("it holds 1 results"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("lines written before: 1"));
   EXPECT_EQ(Content(), std::string(99, 'a') + "\n");
 }
 
