@@ -3,14 +3,15 @@ r"""What Hugging Face `tokenizers` makes of many texts: the expected values of t
 
   python3 -m venv V && V/bin/pip install tokenizers==0.23.3
   V/bin/python tools/tokenizer_reference.py train  --out tests/data/text/tokenizers
-  V/bin/python tools/tokenizer_reference.py sweep  --out tests/data/text/sweep.json tests/data/text/tokenizers/*
+  V/bin/python tools/tokenizer_reference.py sweep  --out tests/data/text/sweep.json \
+      tests/data/text/tokenizers/{qwen2,smollm,deepseek3,metaspace}
   V/bin/python tools/tokenizer_reference.py cases  --count 100 --max-characters 24 --out tests/data/text/cases.jsonl \
       tests/data/text/tokenizers/* ../shared/tokenizers/* ../shared/models/{stories260k,babyllama105}
   V/bin/python tools/tokenizer_reference.py cases  --count 10000 --out /tmp/cases.jsonl DIRECTORY ...
   CAIRN_TOKENIZER_CASES=/tmp/cases.jsonl build/release/tests/text_test --gtest_filter='*Cases*'
 
 train  small tokenizers, one of each kind that is supported, on the texts of tokenizer_samples.py
-sweep  hashes of the ids of a text around every code point (planes 0 to 3, tags, private use), 1,024 to a hash
+sweep  hashes of the ids of a text around every code point (but for the insides of large blocks), 1,024 to a hash
 cases  seeded random texts and ids; a line of the file names a tokenizer, the lines after it are its cases:
        {"tokenizer": DIRECTORY}                       relative to the repository, or to ../shared as "shared:PATH"
        {"text": T or "hex": BYTES, "ids": without added special tokens, "decoded": with special tokens kept, where that is not
@@ -148,7 +149,9 @@ def train(arguments):
 
 # ---- sweep ----
 
-SWEEP_RANGES = [(0x0000, 0x32400), (0xE0000, 0xE1000), (0xF0000, 0xF0400), (0x10FC00, 0x110000)]
+# Everything assigned, less the insides of the large blocks of Han, Hangul and Tangut, of which the ends stand for the whole.
+SWEEP_RANGES = [(0x0000, 0x3800), (0x9C00, 0xB000), (0xD400, 0x17400), (0x18400, 0x20400), (0x2A400, 0x32400),
+                (0xE0000, 0xE0400), (0x10FC00, 0x110000)]
 SWEEP_BLOCK = 1024
 
 

@@ -98,12 +98,21 @@ TEST(IncrementalDetokenizer, LongAnswersTakeLinearTime) {
 
 // A decoder after the tests' own taste: "tokens" without merges.
 std::unique_ptr<Tokenizer> WithDecoder(const json& decoder) {
-  const json file = {
-      {"model",
-       {{"type", "BPE"},
-        {"vocab", {{" ", 0}, {"a", 1}, {" a", 2}, {"a ", 3}, {"  ", 4}, {"_", 5}, {"_a", 6}, {"<0x41>", 7}, {"<0xE2>", 8}, {"", 9}}},
-        {"merges", json::array()}}},
-      {"decoder", decoder}};
+  const json file = {{"model",
+                      {{"type", "BPE"},
+                       {"vocab",
+                        {{" ", 0},
+                         {"a", 1},
+                         {" a", 2},
+                         {"a ", 3},
+                         {"  ", 4},
+                         {"_", 5},
+                         {"_a", 6},
+                         {"<0x41>", 7},
+                         {"<0xE2>", 8},
+                         {"", 9}}},
+                       {"merges", json::array()}}},
+                     {"decoder", decoder}};
   const TemporaryDirectory directory;
   directory.Write("tokenizer.json", file.dump());
   return LoadTokenizer(directory.path());
