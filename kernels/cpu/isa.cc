@@ -42,8 +42,8 @@ absl::StatusOr<const Kernels*> FindKernels(absl::string_view name) {
     names.push_back(kernels->name);
   }
   return absl::InvalidArgumentError(
-      absl::StrCat(IsKnown(name) ? "this CPU cannot run instruction set '" : "unknown instruction set '", name,
-                   "'; it can run: ", absl::StrJoin(names, ", ")));
+      absl::StrCat(IsKnown(name) ? "this CPU lacks instruction set '" : "unknown instruction set '", name,
+                   "'; this CPU can run: ", absl::StrJoin(names, ", ")));
 }
 
 absl::StatusOr<const Kernels*> KernelsFromEnvironment() {

@@ -43,23 +43,20 @@ CAIRN_SIMD F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
 // Both return b where a or b is NaN.
 CAIRN_SIMD F32x16 Max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
 CAIRN_SIMD F32x16 Min(F32x16 a, F32x16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
-// To the nearest integer, ties to even.
-CAIRN_SIMD F32x16 RoundToInteger(F32x16 a) {
-  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  return {_mm256_round_ps(a.lo, kMode), _mm256_round_ps(a.hi, kMode)};
+// The bits of each lane, shifted.
+CAIRN_SIMD F32x16 ShiftLeft23(F32x16 a) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.lo), 23)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.hi), 23))};
 }
-// a * 2^n for integral n, where neither a nor the result is zero, subnormal or infinite; NaN in a stays.
-CAIRN_SIMD F32x16 ScaleByPowerOfTwo(F32x16 a, F32x16 n) {
-  const auto scale = [](__m256 value, __m256 power) {
-    const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(power), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), shifted));
+CAIRN_SIMD float First(F32x16 a) { return _mm256_cvtss_f32(a.lo); }
+// Lane i of a where bit i of the mask is set, else of b.
+CAIRN_SIMD F32x16 Where(uint32_t mask, F32x16 a, F32x16 b) {
+  const __m256i low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), high = _mm256_slli_epi32(low, 8);
+  const __m256i bits = _mm256_set1_epi32(static_cast<int>(mask));
+  const auto is_set = [bits](__m256i lane) __attribute__((always_inline)) {
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, lane), lane));
   };
-  return {scale(a.lo, n.lo), scale(a.hi, n.hi)};
-}
-// a, but zero where x < bound.
-CAIRN_SIMD F32x16 ZeroWhereLess(F32x16 a, F32x16 x, F32x16 bound) {
-  return {_mm256_andnot_ps(_mm256_cmp_ps(x.lo, bound.lo, _CMP_LT_OQ), a.lo),
-          _mm256_andnot_ps(_mm256_cmp_ps(x.hi, bound.hi, _CMP_LT_OQ), a.hi)};
+  return {_mm256_blendv_ps(b.lo, a.lo, is_set(low)), _mm256_blendv_ps(b.hi, a.hi, is_set(high))};
 }
 // Bit i: p[i] >= bound.
 CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {

@@ -33,15 +33,12 @@ CAIRN_SIMD F32x16 Div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 CAIRN_SIMD F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 CAIRN_SIMD F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 CAIRN_SIMD F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
-CAIRN_SIMD F32x16 RoundToInteger(F32x16 a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+CAIRN_SIMD F32x16 ShiftLeft23(F32x16 a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
 }
-CAIRN_SIMD F32x16 ScaleByPowerOfTwo(F32x16 a, F32x16 n) {
-  const __m512i shifted = _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23);
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), shifted))};
-}
-CAIRN_SIMD F32x16 ZeroWhereLess(F32x16 a, F32x16 x, F32x16 bound) {
-  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, bound.v, _CMP_NLT_UQ), a.v)};
+CAIRN_SIMD float First(F32x16 a) { return _mm512_cvtss_f32(a.v); }
+CAIRN_SIMD F32x16 Where(uint32_t mask, F32x16 a, F32x16 b) {
+  return {_mm512_mask_blend_ps(static_cast<__mmask16>(mask), b.v, a.v)};
 }
 CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {
   return _mm512_cmp_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(bound), _MM_CMPINT_NLT);

@@ -287,6 +287,31 @@ TEST_P(AttentionTest, SurvivesLargeScores) {
   }
 }
 
+// The exponential under the softmax, seen through a merge of one part into an empty total of the same maximum.
+TEST_P(AttentionTest, ExponentialIsWithinOneUlp) {
+  const cpu::Kernels& kernels = *GetParam();
+  double worst = 0;
+  float worst_at = 0;
+  const auto exp_of = [&](float x) {
+    float part[16], weighted[16] = {}, max = 0, sum = 1;
+    std::fill_n(part, 16, 1.0f);
+    kernels.merge_attention(x, 1, part, 16, &max, &sum, weighted);
+    return weighted[0];
+  };
+  const uint32_t lowest = std::bit_cast<uint32_t>(-87.3f);
+  for (uint32_t bits = std::bit_cast<uint32_t>(-1e-9f); bits <= lowest; bits += 397) {
+    const float x = std::bit_cast<float>(bits);
+    const double exact = std::exp(static_cast<double>(x));
+    int exponent = 0;
+    std::frexp(exact, &exponent);
+    const double ulps = std::abs(exp_of(x) - exact) / std::ldexp(1.0, exponent - 24);
+    if (ulps > worst) worst = ulps, worst_at = x;
+  }
+  EXPECT_LE(worst, 1.0) << "at " << worst_at;
+  EXPECT_EQ(exp_of(0), 1);
+  EXPECT_EQ(exp_of(-std::numeric_limits<float>::infinity()), 0);
+}
+
 class KvAppendTest : public OpTest {};
 CAIRN_OP_TEST_SUITE(KvAppendTest);
 
