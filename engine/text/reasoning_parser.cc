@@ -39,8 +39,8 @@ int64_t TokensOf(const Tokenizer& tokenizer, absl::Span<const int32_t> ids, size
   return tokens;
 }
 
-// For a text without special tokens, where the markers are special: it splits where the tokens before </think> end. (The text
-// may stop before the tokens do, at a stop string.)
+// For a text without special tokens, where the markers are special: it splits where the tokens before </think> end.
+// (The text may stop before the tokens do, at a stop string.)
 ReasoningSplit SplitAtToken(const Tokenizer& tokenizer, std::string_view text, absl::Span<const int32_t> ids,
                             const ThinkingIds& markers) {
   ReasoningSplit split;
@@ -74,8 +74,8 @@ ReasoningSplit SplitReasoning(ReasoningFormat format, const Tokenizer& tokenizer
   if (end == std::string_view::npos && markers.end >= 0) return SplitAtToken(tokenizer, text, ids, markers);
   if (end == std::string_view::npos && format == ReasoningFormat::kQwen3) return split;
 
-  // The opening marker may have been written by the chat template; what stands before it is dropped, as vLLM does. One that
-  // the answer itself mentions, after the thinking, is left alone (vLLM would cut the text there).
+  // The opening marker may have been written by the chat template; what stands before it is dropped, as vLLM does. One
+  // that the answer itself mentions, after the thinking, is left alone (vLLM would cut the text there).
   const size_t start = text.find(kStart);
   const bool opens = start != std::string_view::npos && (end == std::string_view::npos || start < end);
   const size_t begin = opens ? start + kStart.size() : 0;

@@ -15,6 +15,7 @@ TEST(NormalizeUnicode, Forms) {
   EXPECT_EQ(NormalizeUnicode("\u00E9 \uFB01", NormalForm::kNfkd), "e\u0301 fi");
   EXPECT_EQ(NormalizeUnicode("\u1100\u1161\u11A8", NormalForm::kNfc), "\uAC01");
   EXPECT_EQ(NormalizeUnicode("\uAC01", NormalForm::kNfd), "\u1100\u1161\u11A8");
+  EXPECT_EQ(NormalizeUnicode("\uAC00\u11A7\u11A8", NormalForm::kNfc), "\uAC00\u11A7\u11A8");
   // Marks are ordered by class, and equal classes keep their order.
   EXPECT_EQ(NormalizeUnicode("q\u0301\u0323\u0300", NormalForm::kNfd), "q\u0323\u0301\u0300");
   EXPECT_EQ(NormalizeUnicode("", NormalForm::kNfc), "");
