@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "kernels/core/status_macros.h"
 #include "launcher/bootstrap.h"
 #include "launcher/build_info.h"
@@ -54,18 +57,21 @@ absl::StatusOr<const Subcommand*> FindSubcommand(const std::string& name) {
                                  nearest.empty() ? "" : "?", "; `cairn --help` lists them"));
 }
 
+// --config may be another file on another host; ranks with different settings would wait for each other for ever.
 absl::Status CheckSettingsAgree(ControlChannel& channel, const Subcommand& subcommand) {
-  std::string mine;
-  for (const auto& [name, value] : Settings(subcommand))
-    absl::StrAppend(&mine, "--", FlagSpelling(name), "=", value, "\n");
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, channel.AllGather(mine));
+  std::vector<std::string> mine;
+  for (const auto& [name, value] : Settings(subcommand)) {
+    mine.push_back(absl::StrCat("--", FlagSpelling(name), "=", absl::CEscape(value)));
+  }
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, channel.AllGather(absl::StrJoin(mine, "\n")));
+  const std::vector<std::string> root = absl::StrSplit(all[0], '\n');
   for (int rank = 1; rank < channel.size(); ++rank) {
-    if (all[rank] != all[0]) {
-      return UsageError(absl::StrCat("rank ", rank,
-                                     " has other settings than rank 0 (is --config the same file on every "
-                                     "host?). Rank 0:\n",
-                                     all[0], "rank ", rank, ":\n", all[rank]));
-    }
+    if (all[rank] == all[0]) continue;
+    const std::vector<std::string> other = absl::StrSplit(all[rank], '\n');
+    const auto [theirs, ours] = std::mismatch(other.begin(), other.end(), root.begin(), root.end());
+    return UsageError(absl::StrCat("rank ", rank, " has ", theirs == other.end() ? "fewer flags" : *theirs, ", rank 0 ",
+                                   ours == root.end() ? "fewer flags" : *ours,
+                                   ": is --config the same file on every host?"));
   }
   return absl::OkStatus();
 }

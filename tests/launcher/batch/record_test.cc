@@ -1,6 +1,7 @@
 #include "launcher/batch/record.h"
 
 #include <limits>
+#include <memory>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -100,6 +101,50 @@ TEST(RecordTest, ChatLogprobs) {
   const json body = json::parse(kRecords.Success(item, {}, Output(), 0).json)["response"]["body"];
   EXPECT_EQ(body["choices"][0]["logprobs"]["content"][0], json::parse(R"({"token": "5", "logprob": -0.5, "bytes": [53],
       "top_logprobs": [{"token": "5", "logprob": -0.5, "bytes": [53]}, {"token": "9", "logprob": -1.5, "bytes": [57]}]})"));
+}
+
+std::unique_ptr<Tokenizer> TinyTokenizer() {
+  return *Tokenizer::Load(std::string(CAIRN_SOURCE_DIR) + "/tests/data/checkpoints/qwen3");
+}
+
+TEST(RecordTest, ReasoningIsSplitFromTheAnswer) {
+  const std::unique_ptr<Tokenizer> tokenizer = TinyTokenizer();
+  const RecordBuilder records(tokenizer.get(), "m", ReasoningFormat::kDeepSeekR1, "run");
+  RequestOutput output = Output();
+  output.completions.resize(1);
+  Completion& completion = output.completions[0];
+  const auto body = [&](Endpoint endpoint, const std::string& text) {
+    completion.text = text;
+    completion.token_ids = tokenizer->Encode(text, false);
+    completion.logprobs.clear();
+    return json::parse(records.Success(Item(endpoint), {}, output, 0).json)["response"]["body"];
+  };
+  const json chat = body(Endpoint::kChatCompletions, "two and two</think>Four.");
+  EXPECT_EQ(chat["choices"][0]["message"]["reasoning_content"], "two and two");
+  EXPECT_EQ(chat["choices"][0]["message"]["content"], "Four.");
+  EXPECT_EQ(chat["usage"]["completion_tokens_details"]["reasoning_tokens"],
+            tokenizer->Encode("two and two", false).size());
+  const json unfinished = body(Endpoint::kChatCompletions, "two and");
+  EXPECT_EQ(unfinished["choices"][0]["message"]["reasoning_content"], "two and");
+  EXPECT_TRUE(unfinished["choices"][0]["message"]["content"].is_null());
+  EXPECT_EQ(body(Endpoint::kCompletions, "two</think>Four.")["choices"][0]["text"], "two</think>Four.");
+}
+
+TEST(RecordTest, LogprobsSpellTheTokens) {
+  const std::unique_ptr<Tokenizer> tokenizer = TinyTokenizer();
+  const RecordBuilder records(tokenizer.get(), "m", ReasoningFormat::kNone, "run");
+  RequestOutput output = Output();
+  output.completions.resize(1);
+  output.completions[0].logprobs.clear();
+  for (int32_t id : tokenizer->Encode("a \xc3\xa9", false)) output.completions[0].logprobs.push_back({id, -1, {}});
+  BatchItem item = Item(Endpoint::kChatCompletions);
+  item.sampling.logprobs = 0;
+  const json body = json::parse(records.Success(item, {}, output, 0).json)["response"]["body"];
+  std::string bytes;
+  for (const json& token : body["choices"][0]["logprobs"]["content"]) {
+    for (const json& byte : token["bytes"]) bytes += static_cast<char>(byte.get<int>());
+  }
+  EXPECT_EQ(bytes, "a \xc3\xa9");
 }
 
 TEST(RecordTest, StopReasonIsTextOrTokenId) {
