@@ -18,9 +18,9 @@ namespace cairn {
 }  // namespace cairn
 
 // CAIRN_CHECK(cond) or CAIRN_CHECK(cond, "expected ", a, ", got ", b): further arguments go through absl::StrCat.
-#define CAIRN_CHECK(cond, ...)                                                                     \
-  do {                                                                                             \
-    if (__builtin_expect(!(cond), 0))                                                              \
+#define CAIRN_CHECK(cond, ...)                                                                      \
+  do {                                                                                              \
+    if (__builtin_expect(!(cond), 0))                                                               \
       ::cairn::CheckFailed(__FILE__, __LINE__, #cond, absl::StrCat("" __VA_OPT__(, ) __VA_ARGS__)); \
   } while (false)
 

@@ -65,9 +65,9 @@ inline uint16_t FloatToFloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return sign | 0x7e00;           // NaN
-  if (magnitude >= 0x47800000) return sign | 0x7c00;          // at least 65536: infinity
-  if (magnitude < 0x38800000) {                               // below 2^-14: subnormal, in units of 2^-24
+  if (magnitude > 0x7f800000) return sign | 0x7e00;   // NaN
+  if (magnitude >= 0x47800000) return sign | 0x7c00;  // at least 65536: infinity
+  if (magnitude < 0x38800000) {                       // below 2^-14: subnormal, in units of 2^-24
     const float units = std::bit_cast<float>(magnitude) * 0x1p24f;
     return sign | static_cast<uint16_t>(std::nearbyint(units));
   }

@@ -7,8 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define CAIRN_RETURN_IF_ERROR(expr)                   \
-  do {                                                \
+#define CAIRN_RETURN_IF_ERROR(expr)                                                     \
+  do {                                                                                  \
     if (absl::Status cairn_status_ = (expr); !cairn_status_.ok()) return cairn_status_; \
   } while (false)
 

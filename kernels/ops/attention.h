@@ -17,8 +17,8 @@ void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& 
 
 // out[t, h] = softmax(q[t, h] . K / sqrt(d)) V over the slots that row t may see: those up to its own slot, and with
 // sliding_window W > 0 only those whose position is greater than its own position - W. Query head h reads KV head
-// h / (heads / kv_heads). q [T, heads, d], positions [T] int32, out [T, heads, d] f32. A row's sum runs over its slots in
-// one fixed order, so prefill in chunks, decode and any batch give the same bits.
+// h / (heads / kv_heads). q [T, heads, d], positions [T] int32, out [T, heads, d] f32. A row's sum runs over its slots
+// in one fixed order, so prefill in chunks, decode and any batch give the same bits.
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
 

@@ -47,7 +47,8 @@ struct MatMulOptions {
 };
 
 // x [M, K] f32, w [N, K], y [M, N] f32; rows of x and y may be strided. x and y must not overlap.
-void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tensor& y, const MatMulOptions& options = {});
+void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tensor& y,
+            const MatMulOptions& options = {});
 
 // Row lookup: y[i] = row ids[i] of `table` [V, C] for ids in [row_begin, row_begin + V), zeros for the others (they are
 // another rank's). ids [T] int32, y [T, C] f32.

@@ -53,8 +53,7 @@ class MpiChannel : public MessageChannel {
  private:
   absl::Status Post(int destination, int tag, std::string bytes) override {
     group_->runtime()->Progress();
-    group_->Send(destination, tag, bytes.data(), bytes.size());
-    return absl::OkStatus();
+    return group_->Send(destination, tag, bytes.data(), bytes.size());
   }
 
   absl::StatusOr<ControlMessage> Take(const char* operation, int source, int tag, double timeout_seconds) override {

@@ -80,12 +80,12 @@ absl::Status MpiCommunicator::ReduceColumn(size_t offset_bytes, int64_t count, D
     }
     for (int local : runs_[run].locals) terms.push_back(window.slot(local) + offset_bytes);
     ReduceInRankOrder(terms, count, dtype, op, total);
-    if (run + 1 < num_runs) SendCollective(peer(runs_[run + 1].host), total, bytes);
+    if (run + 1 < num_runs) CAIRN_RETURN_IF_ERROR(SendCollective(peer(runs_[run + 1].host), total, bytes));
   }
   const int last = runs_.back().host;
   if (group_->host_index() != last) return RecvCollective("AllReduce", peer(last), total, bytes);
   for (int host = 0; host < layout.num_hosts(); ++host) {
-    if (host != last) SendCollective(peer(host), total, bytes);
+    if (host != last) CAIRN_RETURN_IF_ERROR(SendCollective(peer(host), total, bytes));
   }
   return absl::OkStatus();
 }
@@ -112,10 +112,7 @@ absl::Status MpiCommunicator::Gather(const Tensor& in, const Tensor& out, int ro
 
 absl::Status MpiCommunicator::GatherAcrossHosts(const uint8_t* in, size_t bytes, uint8_t* out, int root) {
   if (bytes == 0) return absl::OkStatus();
-  if (!group_->is_local(root)) {
-    SendCollective(root, in, bytes);
-    return absl::OkStatus();
-  }
+  if (!group_->is_local(root)) return SendCollective(root, in, bytes);
   const std::vector<int>& locals = group_->local_ranks();
   std::vector<uint8_t*> parts(locals.size(), nullptr);
   for (size_t i = 0; i < locals.size() && out != nullptr; ++i) parts[i] = out + locals[i] * bytes;
@@ -145,7 +142,8 @@ absl::Status MpiCommunicator::BroadcastAcrossHosts(WindowOperation::Kind kind, u
   const int local_source = group_->is_local(root) ? root : first;
   if (rank() == root) {
     for (int host = 0; host < layout.num_hosts(); ++host) {
-      if (host != group_->host_index()) SendCollective(layout.ranks[host].front(), data, bytes);
+      if (host == group_->host_index()) continue;
+      CAIRN_RETURN_IF_ERROR(SendCollective(layout.ranks[host].front(), data, bytes));
     }
   } else if (rank() == local_source) {
     CAIRN_RETURN_IF_ERROR(RecvCollective(WindowOperation::Name(kind), root, data, bytes));
@@ -155,8 +153,8 @@ absl::Status MpiCommunicator::BroadcastAcrossHosts(WindowOperation::Kind kind, u
   return HostBroadcast(group_->window(), kind, data, bytes, index);
 }
 
-void MpiCommunicator::SendCollective(int to, const void* data, size_t bytes) {
-  group_->link().Send(to, MpiLink::kCollectives, 0, data, bytes);
+absl::Status MpiCommunicator::SendCollective(int to, const void* data, size_t bytes) {
+  return group_->link().Send(to, MpiLink::kCollectives, 0, data, bytes);
 }
 
 absl::Status MpiCommunicator::RecvCollective(const char* operation, int source, void* data, size_t bytes) {
@@ -169,8 +167,7 @@ absl::Status MpiCommunicator::Send(const Tensor& data, int destination) {
   CAIRN_RETURN_IF_ERROR(CheckPeer("Send", destination, size()));
   CAIRN_RETURN_IF_ERROR(CheckHostTensor("Send", data));
   group_->runtime()->Progress();
-  group_->Send(destination, 0, data.raw(), data.size_bytes());
-  return absl::OkStatus();
+  return group_->Send(destination, 0, data.raw(), data.size_bytes());
 }
 
 absl::Status MpiCommunicator::Recv(const Tensor& data, int source) {

@@ -38,7 +38,7 @@ class MpiCommunicator : public Communicator {
   absl::Status ReduceColumn(size_t offset_bytes, int64_t count, DType dtype, ReduceOp op);
   absl::Status BroadcastAcrossHosts(WindowOperation::Kind kind, uint8_t* data, size_t bytes, int root);
   absl::Status GatherAcrossHosts(const uint8_t* in, size_t bytes, uint8_t* out, int root);
-  void SendCollective(int to, const void* data, size_t bytes);
+  absl::Status SendCollective(int to, const void* data, size_t bytes);
   absl::Status RecvCollective(const char* operation, int source, void* data, size_t bytes);
   // Waits for the pieces of one message of exactly `bytes`; `poll` looks for the next, `pop` lets go of it.
   template <typename Poll, typename Pop>

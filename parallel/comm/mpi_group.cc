@@ -29,6 +29,10 @@ size_t WindowBytes(GroupUse use, int local_size) {
   return use == GroupUse::kTensors ? (HostWindow::BytesFor(local_size) + 4095) / 4096 * 4096 : 0;
 }
 
+size_t MemoryBytes(GroupUse use, int local_size) {
+  return WindowBytes(use, local_size) + HostMailbox::BytesFor(local_size, ArenaBytes(use, local_size));
+}
+
 }  // namespace
 
 HostLayout HostLayout::Of(const std::vector<int>& host_ids) {
@@ -64,6 +68,7 @@ absl::StatusOr<std::unique_ptr<MpiGroup>> MpiGroup::Create(std::shared_ptr<MpiRu
   CAIRN_ASSIGN_OR_RETURN(const std::vector<int> host_ids, group->GatherInts(group->runtime_->host_id()));
   group->layout_ = HostLayout::Of(host_ids);
   CAIRN_RETURN_IF_ERROR(group->ShareHostMemory(use));
+  group->FurnishHostMemory(use);
   return group;
 }
 
@@ -92,26 +97,23 @@ absl::StatusOr<std::unique_ptr<SharedMemory>> MpiGroup::MapHostMemory(size_t byt
 // Where the ranks of a host cannot share memory (containers of their own, say), each becomes a host of its own: slower,
 // and right.
 absl::Status MpiGroup::ShareHostMemory(GroupUse use) {
-  const auto bytes_for = [&] {
-    const int n = static_cast<int>(local_ranks().size());
-    return WindowBytes(use, n) + HostMailbox::BytesFor(n, ArenaBytes(use, n));
-  };
-  absl::StatusOr<std::unique_ptr<SharedMemory>> memory = MapHostMemory(bytes_for());
+  absl::StatusOr<std::unique_ptr<SharedMemory>> memory =
+      MapHostMemory(MemoryBytes(use, static_cast<int>(local_ranks().size())));
   CAIRN_ASSIGN_OR_RETURN(std::vector<int> mapped, GatherInts(memory.ok()));
-  if (!std::all_of(mapped.begin(), mapped.end(), [](int ok) { return ok != 0; })) {
+  if (std::find(mapped.begin(), mapped.end(), 0) != mapped.end()) {
+    if (!memory.ok()) {
+      std::fprintf(stderr,
+                   "cairn: rank %d (host %s): cannot share memory with its host's ranks (%s): uses MPI instead\n",
+                   runtime_->world_rank(), runtime_->host().c_str(), std::string(memory.status().message()).c_str());
+    }
     std::vector<int> host_ids(size_);
     for (int rank = 0; rank < size_; ++rank) {
       const std::vector<int>& host = layout_.ranks[layout_.host_of[rank]];
       const bool shared = std::all_of(host.begin(), host.end(), [&](int other) { return mapped[other] != 0; });
       host_ids[rank] = shared ? layout_.host_of[rank] : size_ + rank;
     }
-    if (!memory.ok()) {
-      std::fprintf(stderr,
-                   "cairn: rank %d (host %s): shares no memory with its host's ranks (%s): messages through MPI\n",
-                   runtime_->world_rank(), runtime_->host().c_str(), std::string(memory.status().message()).c_str());
-    }
     layout_ = HostLayout::Of(host_ids);
-    if (local_ranks().size() == 1) memory = SharedMemory::Create(bytes_for());
+    if (local_ranks().size() == 1) memory = SharedMemory::Create(MemoryBytes(use, 1));
     CAIRN_ASSIGN_OR_RETURN(mapped, GatherInts(memory.ok()));
     CAIRN_RETURN_IF_ERROR(memory.status());
     if (std::find(mapped.begin(), mapped.end(), 0) != mapped.end()) {
@@ -119,31 +121,33 @@ absl::Status MpiGroup::ShareHostMemory(GroupUse use) {
     }
   }
   memory_ = *std::move(memory);
-  memory_->CloseDoor();
+  memory_->CloseDoor();  // all have come in
+  return absl::OkStatus();
+}
 
-  const std::vector<int>& locals = local_ranks();
-  const int local_size = static_cast<int>(locals.size());
-  local_rank_ = static_cast<int>(std::find(locals.begin(), locals.end(), rank_) - locals.begin());
+void MpiGroup::FurnishHostMemory(GroupUse use) {
   local_index_.assign(size_, 0);
   for (const std::vector<int>& host : layout_.ranks) {
     for (size_t i = 0; i < host.size(); ++i) local_index_[host[i]] = static_cast<int>(i);
   }
+  local_rank_ = local_index(rank_);
+  const int local_size = static_cast<int>(local_ranks().size());
   if (use == GroupUse::kTensors) {
     std::vector<std::string> names;
-    for (int rank : locals) names.push_back(absl::StrCat("rank ", rank));
-    window_ = std::make_unique<HostWindow>(memory_->data(), local_rank_, local_size, runtime_->policy(), names,
-                                           absl::StrCat("rank ", rank_, " of ", size_),
+    for (int rank : local_ranks()) names.push_back(absl::StrCat("rank ", rank));
+    window_ = std::make_unique<HostWindow>(memory_->data(), local_rank_, local_size, runtime_->policy(),
+                                           std::move(names), absl::StrCat("rank ", rank_, " of ", size_),
                                            [runtime = runtime_.get()] { runtime->Progress(); });
   }
   mailbox_ = std::make_shared<HostMailbox>(memory_->data() + WindowBytes(use, local_size), local_rank_, local_size,
                                            ArenaBytes(use, local_size));
-  return absl::OkStatus();
 }
 
-void MpiGroup::Send(int to, int tag, const void* data, size_t bytes) {
+absl::Status MpiGroup::Send(int to, int tag, const void* data, size_t bytes) {
   if (!is_local(to)) return link_.Send(to, MpiLink::kMessages, tag, data, bytes);
   mailbox_->Send(local_index(to), tag, data, bytes);
   if (mailbox_->num_pending() > 0) runtime_->Flush(memory_, mailbox_);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<MessagePiece>> MpiGroup::Poll(int source) {

@@ -52,7 +52,7 @@ class MpiGroup {
   MpiLink& link() { return link_; }
 
   // Messages: copies and never waits; the next piece from `source`, valid until Pop.
-  void Send(int to, int tag, const void* data, size_t bytes);
+  absl::Status Send(int to, int tag, const void* data, size_t bytes);
   absl::StatusOr<std::optional<MessagePiece>> Poll(int source);
   void Pop(int source);
   // The same for whichever rank of another host has sent one; nothing to Pop.
@@ -64,10 +64,14 @@ class MpiGroup {
  private:
   MpiGroup(std::shared_ptr<MpiRuntime> runtime, MPI_Comm comm);
 
+  // Sets memory_, and layout_ anew where ranks of a host cannot share.
   absl::Status ShareHostMemory(GroupUse use);
   // Memory shared with the ranks of `layout_`'s host; an error is this rank's own.
   absl::StatusOr<std::unique_ptr<SharedMemory>> MapHostMemory(size_t bytes);
+  // The window and the mailbox in memory_.
+  void FurnishHostMemory(GroupUse use);
   absl::StatusOr<std::vector<int>> GatherInts(int mine) const;
+  int local_index(int rank) const { return local_index_[rank]; }
 
   const std::shared_ptr<MpiRuntime> runtime_;
   const MPI_Comm comm_;
@@ -76,7 +80,6 @@ class MpiGroup {
   std::shared_ptr<SharedMemory> memory_;
   std::unique_ptr<HostWindow> window_;
   std::shared_ptr<HostMailbox> mailbox_;
-  int local_index(int rank) const { return local_index_[rank]; }
   std::vector<int> local_index_;  // by rank: its place among its host's ranks
   MpiLink link_;
 };

@@ -21,9 +21,9 @@ MpiLink::~MpiLink() {
   if (receive_ != MPI_REQUEST_NULL) (void)staging_.release();
 }
 
-void MpiLink::Send(int to, Stream stream, int tag, const void* data, size_t bytes) {
+absl::Status MpiLink::Send(int to, Stream stream, int tag, const void* data, size_t bytes) {
   const Header header = {bytes, tag};
-  runtime_->outgoing().Send(comm_, to, stream, &header, sizeof(header), data, bytes, kPieceBytes);
+  return runtime_->outgoing().Send(comm_, to, stream, &header, sizeof(header), data, bytes, kPieceBytes);
 }
 
 absl::StatusOr<bool> MpiLink::StartReceive(int source, Stream stream) {

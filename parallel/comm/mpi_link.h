@@ -29,7 +29,7 @@ class MpiLink {
   ~MpiLink();
 
   // Copies, never waits.
-  void Send(int to, Stream stream, int tag, const void* data, size_t bytes);
+  absl::Status Send(int to, Stream stream, int tag, const void* data, size_t bytes);
   // The next piece from a rank (or kAnySource), if it has come. Its bytes are valid until the next Poll. Once a piece
   // has begun to arrive for one source and stream it must be polled for until it is there.
   absl::StatusOr<std::optional<MessagePiece>> Poll(int source, Stream stream);

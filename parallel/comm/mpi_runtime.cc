@@ -11,7 +11,6 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/core/check.h"
 #include "kernels/core/status_macros.h"
 
 namespace cairn {
@@ -72,8 +71,8 @@ int OutgoingMessages::Acquire(size_t bytes) {
   return best;
 }
 
-void OutgoingMessages::Send(MPI_Comm comm, int to, int mpi_tag, const void* header, size_t header_bytes,
-                            const void* data, size_t bytes, size_t piece_bytes) {
+absl::Status OutgoingMessages::Send(MPI_Comm comm, int to, int mpi_tag, const void* header, size_t header_bytes,
+                                    const void* data, size_t bytes, size_t piece_bytes) {
   const size_t total = header_bytes + bytes;
   const int index = Acquire(total);
   Buffer& buffer = buffers_[index];
@@ -82,13 +81,14 @@ void OutgoingMessages::Send(MPI_Comm comm, int to, int mpi_tag, const void* head
   for (size_t begin = 0; begin < total; begin += piece_bytes) {
     MPI_Request request = MPI_REQUEST_NULL;
     const int n = static_cast<int>(std::min(piece_bytes, total - begin));
-    // Errors of a send show up in the receiver's wait; MPI_Isend itself fails only for bad arguments.
-    CAIRN_CHECK(MPI_Isend(buffer.data.get() + begin, n, MPI_BYTE, to, mpi_tag, comm, &request) == MPI_SUCCESS);
+    CAIRN_RETURN_IF_ERROR(
+        FromMpi(MPI_Isend(buffer.data.get() + begin, n, MPI_BYTE, to, mpi_tag, comm, &request), "MPI_Isend"));
     requests_.push_back(request);
     owners_.push_back(index);
     ++buffer.pieces_left;
   }
   Reap();
+  return absl::OkStatus();
 }
 
 bool OutgoingMessages::Reap() {

@@ -24,8 +24,8 @@ absl::Status FromMpi(int code, const char* call);
 class OutgoingMessages {
  public:
   // Copies header and data and sends them in pieces of `piece_bytes`.
-  void Send(MPI_Comm comm, int to, int mpi_tag, const void* header, size_t header_bytes, const void* data, size_t bytes,
-            size_t piece_bytes);
+  absl::Status Send(MPI_Comm comm, int to, int mpi_tag, const void* header, size_t header_bytes, const void* data,
+                    size_t bytes, size_t piece_bytes);
   // Also what drives MPI's own progress. True when nothing is on its way.
   bool Reap();
   bool empty() const { return requests_.empty(); }

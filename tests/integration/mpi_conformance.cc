@@ -70,7 +70,10 @@ bool Run(const std::string& what) {
     std::printf("the wait ended: %s\n", Fail(**world, what).ToString().c_str());
     return false;
   }
-  if (what != "timeouts") return RunChecks(**world, ControlChecks()) && RunChecks(**world, CommunicatorChecks());
+  if (what != "timeouts") {
+    return RunChecks(**world, ControlChecks()) && RunChecks(**world, CommunicatorChecks()) &&
+           RunChecks(**world, HeavyChecks());
+  }
   const auto hasty = MakeMpiWorld(/*timeout_seconds=*/0.5);
   if (!hasty.ok()) return false;
   return Report(**world, "Timeouts", CheckTimeouts(**hasty, **world), 0);

@@ -18,6 +18,8 @@ struct ConformanceCheck {
 
 std::vector<ConformanceCheck> ControlChecks();
 std::vector<ConformanceCheck> CommunicatorChecks();
+// Tens of MB and thousands of operations: more than any buffer between processes holds, where there is one.
+std::vector<ConformanceCheck> HeavyChecks();
 
 // Checks of waits that end with an error. `world` must have a timeout of less than a second; its ranks disagree
 // afterwards about what comes next, so that it is good for nothing else. `outer` (the same ranks) has a long timeout.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -15,7 +16,7 @@ namespace cairn {
 namespace {
 
 // Around the borders of whatever windows, slices and messages an implementation cuts tensors into.
-const int64_t kCounts[] = {0, 1, 3, 16, 17, 1000, 4096, 8191, 65537, 300001};
+const int64_t kCounts[] = {0, 1, 3, 16, 17, 1000, 8191, 8193, 65537, 140'001};
 
 template <typename T>
 Tensor Vector(std::vector<T>& values) {
@@ -83,19 +84,20 @@ absl::Status Reductions(ControlChannel& world) {
   int salt = 0;
   for (int64_t count : kCounts) {
     for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMin, ReduceOp::kMax}) {
+      if (op != ReduceOp::kSum && count > 10'000) continue;  // the paths differ by size, not by operation
       CAIRN_RETURN_IF_ERROR(CheckIntegerReduce<float>(*comm, count, op, ++salt));
       CAIRN_RETURN_IF_ERROR(CheckIntegerReduce<int64_t>(*comm, count, op, ++salt));
     }
     CAIRN_RETURN_IF_ERROR(CheckFloatSum(*comm, count, ++salt));
   }
-  return CheckFloatSum(*comm, 3'000'017, ++salt);
+  return absl::OkStatus();
 }
 
 // A NaN on any one rank wins, wherever it is; int64 compares as signed.
 absl::Status ReductionsOfSpecialValues(ControlChannel& world) {
   CAIRN_ASSIGN_OR_RETURN(auto comm, WholeWorld(world));
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-  for (int64_t count : {5, 40000}) {
+  for (int64_t count : {5, 20000}) {
     for (int who = 0; who < comm->size(); ++who) {
       for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMin, ReduceOp::kMax}) {
         std::vector<float> values(count, static_cast<float>(comm->rank()));
@@ -167,7 +169,7 @@ absl::Status GathersAndBroadcasts(ControlChannel& world) {
       CAIRN_RETURN_IF_ERROR(CheckGathers(*comm, 1, count, root, ++salt));
       CAIRN_RETURN_IF_ERROR(CheckBroadcast(*comm, count, root, ++salt));
     }
-    CAIRN_RETURN_IF_ERROR(CheckGathers(*comm, 32, 5003, root, ++salt));
+    CAIRN_RETURN_IF_ERROR(CheckGathers(*comm, 32, 1003, root, ++salt));
   }
   // One root many times in a row: the others run ahead as far as the implementation lets them.
   for (int i = 0; i < 200; ++i) CAIRN_RETURN_IF_ERROR(CheckBroadcast(*comm, 1 + i * 37 % 1000, 0, ++salt));
@@ -215,11 +217,10 @@ absl::Status BadTensors(ControlChannel& world) {
   return CheckIntegerReduce<float>(*comm, 100, ReduceOp::kSum, 1);
 }
 
-// Everybody sends everything to everybody (themselves too) before anybody receives: more bytes than any buffer between
-// ranks holds.
+// Everybody sends everything to everybody (themselves too) before anybody receives.
 absl::Status SendsDoNotWait(ControlChannel& world) {
   CAIRN_ASSIGN_OR_RETURN(auto comm, WholeWorld(world));
-  const int64_t counts[] = {5, 0, 262144, 1, 1'000'003, 17, 300'000};
+  const int64_t counts[] = {5, 0, 65536, 1, 100'003, 17};
   std::vector<float> values;
   for (int64_t count : counts) {
     for (int peer = 0; peer < comm->size(); ++peer) {
@@ -243,17 +244,26 @@ absl::Status LargeMessages(ControlChannel& world) {
   const int next = (comm->rank() + 1) % comm->size(), previous = (comm->rank() + comm->size() - 1) % comm->size();
   constexpr int64_t kCount = (64 << 20) / sizeof(float);
   std::vector<float> values(kCount);
-  for (int64_t i = 0; i < kCount; ++i) values[i] = IntegerAt<float>(comm->rank(), i, 3);
-  CAIRN_RETURN_IF_ERROR(comm->Send(Vector(values), next));
-  CAIRN_RETURN_IF_ERROR(comm->Recv(Vector(values), previous));
-  for (int64_t i = 0; i < kCount; ++i)
-    CAIRN_EXPECT(values[i] == IntegerAt<float>(previous, i, 3), values[i], " at ", i);
-  return absl::OkStatus();
+  for (int message = 0; message < 2; ++message) {
+    for (int64_t i = 0; i < kCount; ++i) values[i] = IntegerAt<float>(comm->rank(), i, message);
+    CAIRN_RETURN_IF_ERROR(comm->Send(Vector(values), next));
+  }
+  for (int message = 0; message < 2; ++message) {
+    CAIRN_RETURN_IF_ERROR(comm->Recv(Vector(values), previous));
+    for (int64_t i = 0; i < kCount; ++i) {
+      CAIRN_EXPECT(values[i] == IntegerAt<float>(previous, i, message), values[i], " at ", i);
+    }
+  }
+  // The same bytes through the control channel.
+  CAIRN_RETURN_IF_ERROR(world.Send(next, 0, std::string(kCount * 4 + 1, static_cast<char>('a' + comm->rank()))));
+  CAIRN_ASSIGN_OR_RETURN(const ControlMessage text, world.Recv(previous, 0, 120));
+  CAIRN_EXPECT(text.bytes == std::string(kCount * 4 + 1, static_cast<char>('a' + previous)));
+  return CheckFloatSum(*comm, 3'000'017, 1);
 }
 
 absl::Status WrongSizes(ControlChannel& world) {
   CAIRN_ASSIGN_OR_RETURN(auto comm, WholeWorld(world));
-  std::vector<float> ten(10, 1), twelve(12, 2), many(200'000, 3);
+  std::vector<float> ten(10, 1), twelve(12, 2), many(100'000, 3);
   const int me = comm->rank();
   for (std::vector<float>* sent : {&ten, &many}) {
     CAIRN_RETURN_IF_ERROR(comm->Send(Vector(*sent), me));
@@ -273,13 +283,13 @@ absl::Status WrongSizes(ControlChannel& world) {
 // Any subset of the ranks in any order, made and dropped many times; several groups alive at once.
 absl::Status RepeatedSplits(ControlChannel& world) {
   std::unique_ptr<Communicator> kept;
-  for (int round = 0; round < 25; ++round) {
+  for (int round = 0; round < 12; ++round) {
     // Keys that neither rise nor fall with the rank, so that neighbours in a group may be on different hosts.
     const int key = (world.rank() * 5 + round * 3) % 7;
     CAIRN_ASSIGN_OR_RETURN(auto comm, world.SplitCommunicator(world.rank() * 3 % (1 + round % 3), key));
     CAIRN_RETURN_IF_ERROR(CheckFloatSum(*comm, 3000, round));
     CAIRN_RETURN_IF_ERROR(CheckGathers(*comm, 2, 500, comm->size() - 1, round));
-    CAIRN_RETURN_IF_ERROR(CheckFloatSum(*comm, 200'000, round));
+    CAIRN_RETURN_IF_ERROR(CheckFloatSum(*comm, 70'000, round));
     if (kept != nullptr) CAIRN_RETURN_IF_ERROR(CheckIntegerReduce<int64_t>(*kept, 50, ReduceOp::kMax, round));
     if (round % 4 == 0) kept = std::move(comm);
   }
@@ -310,7 +320,7 @@ absl::Status SendThenDrop(ControlChannel& world) {
 }
 
 absl::Status StressStep(Communicator& comm, std::mt19937& shared, int step) {
-  const int64_t sizes[] = {1, 7, 64, 500, 4000, 30000, 150000};
+  const int64_t sizes[] = {1, 7, 64, 500, 4000, 30000, 140000};
   const int64_t count = sizes[shared() % 7] + shared() % 5;
   const int root = static_cast<int>(shared() % comm.size());
   switch (shared() % 7) {
@@ -341,11 +351,11 @@ absl::Status StressStep(Communicator& comm, std::mt19937& shared, int step) {
 
 // Thousands of operations back to back, now and then with a rank that comes late: a window that is written again before
 // all have read it shows here.
-absl::Status Stress(ControlChannel& world) {
+absl::Status StressFor(ControlChannel& world, int steps) {
   CAIRN_ASSIGN_OR_RETURN(auto comm, WholeWorld(world));
   CAIRN_ASSIGN_OR_RETURN(auto pairs, world.SplitCommunicator(world.rank() / 2, world.rank()));
   std::mt19937 shared(1234), mine(static_cast<uint32_t>(world.rank()));
-  for (int step = 0; step < 3000; ++step) {
+  for (int step = 0; step < steps; ++step) {
     if (mine() % 64 == 0) std::this_thread::sleep_for(std::chrono::microseconds(mine() % 2000));
     const absl::Status status = step % 5 == 0 ? CheckIntegerReduce<float>(*pairs, step % 700, ReduceOp::kSum, step)
                                               : StressStep(*comm, shared, step);
@@ -355,6 +365,9 @@ absl::Status Stress(ControlChannel& world) {
   }
   return absl::OkStatus();
 }
+
+absl::Status Stress(ControlChannel& world) { return StressFor(world, 300); }
+absl::Status LongStress(ControlChannel& world) { return StressFor(world, 4000); }
 
 // `status` of a rank that waited for `missing`, which never came.
 absl::Status CheckLate(const absl::Status& status, const char* operation) {
@@ -374,11 +387,13 @@ std::vector<ConformanceCheck> CommunicatorChecks() {
           {"SixteenBits", SixteenBits},
           {"BadTensors", BadTensors},
           {"SendsDoNotWait", SendsDoNotWait},
-          {"LargeMessages", LargeMessages},
           {"WrongSizes", WrongSizes},
           {"RepeatedSplits", RepeatedSplits},
-          {"SendThenDrop", SendThenDrop},
           {"Stress", Stress}};
+}
+
+std::vector<ConformanceCheck> HeavyChecks() {
+  return {{"LargeMessages", LargeMessages}, {"SendThenDrop", SendThenDrop}, {"LongStress", LongStress}};
 }
 
 // Each operation on a group of its own: after a timeout the group is out of step.
