@@ -390,6 +390,20 @@ TEST_F(CliTest, AKilledRankEndsAllWithinFiveSeconds) {
   }
 }
 
+TEST_F(CliTest, AFrozenRankIsGivenUp) {
+  WriteLongJob();
+  RunningCommand command(2, Batch(Checkpoint("qwen2"), {"-tp", "2", "--distributed-timeout-seconds=2"}));
+  AwaitResults(command);
+  const std::vector<pid_t> ranks = command.RankPids();
+  ASSERT_EQ(ranks.size(), 2u);
+  const double frozen = MonotonicSeconds();
+  kill(ranks[1], SIGSTOP);
+  const CommandResult result = command.Wait();
+  EXPECT_EQ(result.exit_code, 70) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("waited 2 s for rank 1"));
+  EXPECT_LT(MonotonicSeconds() - frozen, 7);
+}
+
 // --- generate ---
 
 TEST_F(CliTest, GenerateIsTheSameOverRanks) {
