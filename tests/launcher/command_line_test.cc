@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "launcher/exit_codes.h"
 #include "launcher/flags.h"
+#include "tests/launcher/temp_path.h"
 
 ABSL_DECLARE_FLAG(std::string, model);
 ABSL_DECLARE_FLAG(int32_t, tensor_parallel_size);
@@ -47,7 +48,7 @@ class CommandLineTest : public ::testing::Test {
     return std::string(parsed.status().message());
   }
   std::string WriteConfig(const std::string& text) {
-    const std::string path = ::testing::TempDir() + "/command_line_test.yaml";
+    const std::string path = TempPath("command_line_test.yaml");
     std::ofstream(path) << text;
     return path;
   }

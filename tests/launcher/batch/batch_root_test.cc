@@ -22,6 +22,7 @@
 #include "launcher/exit_codes.h"
 #include "nlohmann/json.hpp"
 #include "parallel/comm/thread_channel.h"
+#include "tests/launcher/temp_path.h"
 
 namespace cairn {
 namespace {
@@ -45,11 +46,11 @@ struct Batch {
     for (const std::string& path : {OutputPath(), ErrorsPath()}) std::filesystem::remove(path);
   }
 
-  static std::string OutputPath() { return ::testing::TempDir() + "/batch_root_test.out.jsonl"; }
-  static std::string ErrorsPath() { return ::testing::TempDir() + "/batch_root_test.errors.jsonl"; }
+  static std::string OutputPath() { return TempPath("batch_root_test.out.jsonl"); }
+  static std::string ErrorsPath() { return TempPath("batch_root_test.errors.jsonl"); }
 
   absl::Status RunRoot(ControlChannel& world) {
-    const std::string path = ::testing::TempDir() + "/batch_root_test.in.jsonl";
+    const std::string path = TempPath("batch_root_test.in.jsonl");
     std::ofstream(path) << input;
     CAIRN_ASSIGN_OR_RETURN(const auto reader, LineReader::Open(path));
     CAIRN_ASSIGN_OR_RETURN(const auto results, LineFile::Open(output, "-o", false, -1));

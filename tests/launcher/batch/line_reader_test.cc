@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "launcher/exit_codes.h"
+#include "tests/launcher/temp_path.h"
 
 namespace cairn {
 namespace {
@@ -17,7 +18,7 @@ using ::testing::HasSubstr;
 using ::testing::Pair;
 
 std::string File(const std::string& content) {
-  const std::string path = ::testing::TempDir() + "/line_reader_test.jsonl";
+  const std::string path = TempPath("line_reader_test.jsonl");
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }

@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "launcher/exit_codes.h"
+#include "tests/launcher/temp_path.h"
 
 namespace cairn {
 namespace {
@@ -22,7 +23,7 @@ using ::testing::HasSubstr;
 
 class LineFileTest : public ::testing::Test {
  protected:
-  LineFileTest() : path_(::testing::TempDir() + "/line_file_test.jsonl") { fs::remove(path_); }
+  LineFileTest() : path_(TempPath("line_file_test.jsonl")) { fs::remove(path_); }
   std::string Content() const {
     std::ifstream file(path_, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
