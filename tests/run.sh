@@ -65,8 +65,12 @@ check_format() {
     echo "SKIPPED: clang-format could not be installed; the form of the sources was not checked"
     return 0
   fi
-  find kernels parallel compression engine launcher tests bench \( -name '*.h' -o -name '*.cc' -o -name '*.cu' \) -print0 \
-    2>/dev/null | xargs -0 clang-format --dry-run --Werror && echo "clang-format has nothing to change"
+  local folder folders=()
+  for folder in kernels parallel compression engine launcher tests bench; do
+    if [[ -d $folder ]]; then folders+=("$folder"); fi
+  done
+  find "${folders[@]}" \( -name '*.h' -o -name '*.cc' -o -name '*.cu' \) -print0 |
+    xargs -0 clang-format --dry-run --Werror && echo "clang-format has nothing to change"
 }
 
 # build PRESET [TARGET...]
