@@ -75,7 +75,7 @@ inline double FmaLoop(int64_t n, float* sink) {
 
 struct Machine {
   double gflops = 0;     // float32, all threads
-  double read_gbps = 0;  // reading 256 MB in turns of 32, all threads
+  double read_gbps = 0;  // from memory: 256 MB in turns of 32, all threads
 };
 
 inline Machine MeasureMachine() {
@@ -98,13 +98,17 @@ inline Machine MeasureMachine() {
     });
     machine.gflops = std::max(machine.gflops, flops / (Seconds() - begin) / 1e9);
   }
-  for (int repeat = 0; repeat < 20 * kParts; ++repeat) {
+  // Four streams per task: one alone does not keep enough reads under way.
+  constexpr int64_t kTasks = 64, kStreams = 4, kStream = kWords / kParts / kTasks / kStreams;
+  for (int repeat = 0; repeat < 40 * kParts; ++repeat) {
     const double begin = Seconds();
-    context.threads().ParallelFor(64, [&](int64_t task, int) {
-      const uint64_t* from = words + (repeat % kParts * 64 + task) * (kWords / kParts / 64);
+    context.threads().ParallelFor(kTasks, [&](int64_t task, int) {
+      const uint64_t* from = words + (repeat % kParts * kTasks + task) * kStream * kStreams;
       uint64_t sums[16] = {};  // the compiler makes vector registers of them
-      for (int64_t i = 0; i < kWords / kParts / 64; i += 16) {
-        for (int j = 0; j < 16; ++j) sums[j] += from[i + j];
+      for (int64_t i = 0; i < kStream; i += 8) {
+        for (int64_t s = 0; s < kStreams; ++s) {
+          for (int64_t j = 0; j < 8; ++j) sums[s % 2 * 8 + j] += from[s * kStream + i + j];
+        }
       }
       benchmark::DoNotOptimize(sums);
     });
