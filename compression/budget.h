@@ -1,0 +1,28 @@
+// How many slots each layer keeps: exact integers, the same table on every rank (COMPRESSION section 5; PyramidKV,
+// arXiv 2406.02069, equation 6, with largest remainders in place of its floors).
+#ifndef CAIRN_COMPRESSION_BUDGET_H_
+#define CAIRN_COMPRESSION_BUDGET_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "compression/compression_config.h"
+
+namespace cairn {
+
+// K_l of every layer of the model (by global index): sums to num_layers * budget, each at least window + 1, never
+// growing with depth.
+std::vector<int32_t> AllocateBudgets(const CompressionConfig& config, int num_layers);
+
+// The same for a prompt of `prompt_length` tokens that is compressed once: no layer is given more than the prompt has,
+// and what shallow layers cannot use goes to deep ones.
+std::vector<int32_t> AllocatePromptBudgets(const CompressionConfig& config, int num_layers, int32_t prompt_length);
+
+// budgets/pyramid.cc. `slope` is beta as an exact fraction's value; layers 1 and up; window < budget.
+std::vector<int32_t> PyramidBudgets(int num_layers, int32_t budget, int32_t window, double slope);
+std::vector<int32_t> PyramidPromptBudgets(int num_layers, int32_t budget, int32_t window, double slope,
+                                          int32_t prompt_length);
+
+}  // namespace cairn
+
+#endif  // CAIRN_COMPRESSION_BUDGET_H_

@@ -1,0 +1,45 @@
+// What the user asks of KV compression; the same on every rank. Names and defaults: COMPRESSION section 10.
+#ifndef CAIRN_COMPRESSION_COMPRESSION_CONFIG_H_
+#define CAIRN_COMPRESSION_COMPRESSION_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace cairn {
+
+// Who shares a kept set: nobody; all KV heads of a layer; all heads of all layers.
+enum class KeepScope { kHead, kLayer, kSequence };
+
+struct CompressionConfig {
+  std::string algorithm = "none";     // a name of compression/registry.cc
+  std::string schedule = "uniform";   // or pyramid (arXiv 2406.02069)
+  std::string scope = "head";         // head, layer, sequence
+  int32_t budget = 1024;              // slots per KV head and layer after a compaction, the window included (mean)
+  int32_t buffer = 128;               // tokens decoded between compactions
+  int32_t window = 8;                 // last queries that score, last slots that stay
+  double beta = 20;                   // slope of the pyramid
+  double mix_lambda = 0.1;            // R-KV: weight of importance against redundancy
+  double similarity_threshold = 0.5;  // R-KV: cosine above which two keys are near-duplicates
+  int32_t kernel_size = 7;            // of the pooling over neighbours; odd
+  std::string pooling = "max";        // SnapKV: max or avg
+  std::string group_reduce = "mean";  // SnapKV: mean, max or sum over the queries of a KV head
+  std::string variant = "code";       // R-KV: redundancy as in the published code, or as in the paper
+  int32_t num_sinks = 4;              // StreamingLLM: first slots that stay
+  double gamma = 0.8;                 // G-KV: decay of the running score
+  bool gkv_redundancy = false;        // G-KV: with R-KV's redundancy term
+  bool prefill = true;                // compress a long prompt once, after its last chunk
+  bool decode = true;            // compress every `buffer` decoded tokens; off: the prompt alone (SnapKV as published)
+  bool bounded_prefill = false;  // count prompt tokens like decoded ones: a long prompt never holds more than
+                                 // budget + buffer slots (an approximation: later chunks attend the survivors)
+
+  bool enabled() const { return algorithm != "none"; }
+  KeepScope keep_scope() const;
+  // INVALID_ARGUMENT names the flag (--kv-...), its value and what is allowed.
+  absl::Status Validate() const;
+};
+
+}  // namespace cairn
+
+#endif  // CAIRN_COMPRESSION_COMPRESSION_CONFIG_H_
