@@ -18,7 +18,11 @@ std::vector<int32_t> AllocateBudgets(const CompressionConfig& config, int num_la
 // and what shallow layers cannot use goes to deep ones.
 std::vector<int32_t> AllocatePromptBudgets(const CompressionConfig& config, int num_layers, int32_t prompt_length);
 
-// budgets/pyramid.cc. `slope` is beta as an exact fraction's value; layers 1 and up; window < budget.
+// budgets/uniform.cc.
+std::vector<int32_t> UniformBudgets(int num_layers, int32_t budget);
+
+// budgets/pyramid.cc. `slope` is beta, taken to six decimals as an exact fraction; 1 or more. At least one layer;
+// window < budget < prompt_length.
 std::vector<int32_t> PyramidBudgets(int num_layers, int32_t budget, int32_t window, double slope);
 std::vector<int32_t> PyramidPromptBudgets(int num_layers, int32_t budget, int32_t window, double slope,
                                           int32_t prompt_length);

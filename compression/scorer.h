@@ -1,5 +1,6 @@
 // A compression method is its scores: how much each slot of a layer is worth, per KV head. Higher is kept. A scorer
-// sees one layer of one sequence on one rank; it knows no rank and no other layer (scorers/: one file per method).
+// sees one layer of one sequence on one rank; it knows no rank and no other layer (scorers/: one file per method). It
+// keeps memory between calls, so a context has scorers of its own.
 #ifndef CAIRN_COMPRESSION_SCORER_H_
 #define CAIRN_COMPRESSION_SCORER_H_
 

@@ -14,6 +14,7 @@ void AppendRow(const Kernels& kernels, const float* k, const float* v, int32_t p
     convert(k + h * d, d, kv.k(h, slot));
     convert(v + h * d, d, kv.v(h, slot));
     *kv.position(h, slot) = position;
+    if (kv.layout.has_score) *kv.score(h, slot) = 0;
   }
 }
 

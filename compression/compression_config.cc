@@ -1,0 +1,84 @@
+#include "compression/compression_config.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "compression/scorer.h"
+#include "kernels/core/check.h"
+#include "kernels/core/status_macros.h"
+
+namespace cairn {
+namespace {
+
+template <typename T>
+absl::Status Refuse(const char* flag, const T& value, const std::string& allowed) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, "=", value, ": must be ", allowed));
+}
+
+absl::Status CheckChoice(const char* flag, const std::string& value, std::initializer_list<const char*> choices) {
+  std::string allowed = "one of";
+  for (const char* choice : choices) {
+    if (value == choice) return absl::OkStatus();
+    absl::StrAppend(&allowed, allowed == "one of" ? " " : ", ", choice);
+  }
+  return Refuse(flag, value, allowed);
+}
+
+absl::Status CheckRange(const char* flag, double value, double low, double high) {
+  if (value >= low && value <= high) return absl::OkStatus();  // refuses NaN
+  return Refuse(flag, value, absl::StrCat("between ", low, " and ", high));
+}
+
+constexpr int32_t kMaxSlots = 1 << 28;
+
+}  // namespace
+
+KeepScope CompressionConfig::keep_scope() const {
+  if (scope == "layer") return KeepScope::kLayer;
+  if (scope == "sequence") return KeepScope::kSequence;
+  CAIRN_CHECK(scope == "head", scope);
+  return KeepScope::kHead;
+}
+
+absl::Status CompressionConfig::Validate() const {
+  if (enabled() && !IsAlgorithm(algorithm)) {
+    return Refuse("--kv-compression", algorithm, absl::StrCat("one of none, ", AlgorithmNames()));
+  }
+  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-schedule", schedule, {"uniform", "pyramid"}));
+  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-scope", scope, {"head", "layer", "sequence"}));
+  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-pooling", pooling, {"max", "avg"}));
+  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-group-reduce", group_reduce, {"mean", "max", "sum"}));
+  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-variant", variant, {"code", "paper"}));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-window", window, 1, 1024));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-budget", budget, 1, kMaxSlots));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-buffer", buffer, 1, kMaxSlots));
+  if (budget <= window) {
+    return Refuse("--kv-budget", budget, absl::StrCat("more than --kv-window=", window, ", which it includes"));
+  }
+  if (buffer < window) {
+    return Refuse("--kv-buffer", buffer, absl::StrCat("at least --kv-window=", window));
+  }
+  if (kernel_size < 1 || kernel_size % 2 == 0) {
+    return Refuse("--kv-kernel", kernel_size, "odd, so that it has a middle");
+  }
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-beta", beta, 1, 1e6));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-lambda", mix_lambda, 0, 1));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-threshold", similarity_threshold, -1, 1));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-gamma", gamma, 0, 1));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-sinks", num_sinks, 0, kMaxSlots));
+  if (scope == "sequence" && schedule == "pyramid") {
+    return Refuse("--kv-scope", scope, "head or layer with --kv-schedule=pyramid: one set for all layers has one size");
+  }
+  if (!decode && !prefill) {
+    return Refuse("--kv-prefill", "false", "true with --kv-decode=false: nothing would ever be compressed");
+  }
+  if (!decode && bounded_prefill) {
+    return Refuse("--kv-bounded-prefill", "true", "false with --kv-decode=false, which compresses a prompt once");
+  }
+  if (!prefill && bounded_prefill) {
+    return Refuse("--kv-bounded-prefill", "true", "false with --kv-prefill=false, which leaves the prompt whole");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cairn

@@ -1,0 +1,114 @@
+// From scores to a smaller cache. All of it is exact: integers, comparisons and copies.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu/kv_ops.h"
+#include "kernels/cpu/fixed_point.h"
+#include "kernels/cpu/parallel_rows.h"
+
+namespace cairn::cpu {
+namespace {
+
+// An integer that orders scores: NaN counts as -infinity, -0 equals 0.
+int64_t OrderOf(float score) {
+  if (std::isnan(score)) score = -INFINITY;
+  const int32_t bits = std::bit_cast<int32_t>(score + 0.0f);  // -0 + 0 = 0
+  return bits >= 0 ? bits : INT32_MIN - static_cast<int64_t>(bits);
+}
+int64_t OrderOf(int64_t score) { return score; }
+
+// The `count` best of slots [first, m), ascending, to kept. `order` holds m values, `work` m more.
+int32_t* SelectBest(const int64_t* order, int64_t* work, int64_t first, int64_t m, int64_t count, int32_t* kept) {
+  if (count == 0) return kept;
+  std::copy(order + first, order + m, work);
+  int64_t* const threshold = work + count - 1;
+  std::nth_element(work, threshold, work + m - first, std::greater<int64_t>());
+  // Everything above the count-th best stays, and of its equals the lowest slots.
+  const int64_t above = std::count_if(work, threshold, [&](int64_t value) { return value > *threshold; });
+  int64_t equals = count - above;
+  for (int64_t slot = first; slot < m; ++slot) {
+    if (order[slot] > *threshold || (order[slot] == *threshold && equals-- > 0)) *kept++ = static_cast<int32_t>(slot);
+  }
+  return kept;
+}
+
+template <typename T>
+void SelectRows(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
+  const int64_t m = scores.dim(1), candidates = kept.dim(1) - window;
+  const int64_t first = std::min<int64_t>(num_first, candidates);
+  context.threads().ParallelFor(scores.dim(0), [&](int64_t row, int worker) {
+    const T* score = scores.data<T>() + row * scores.row_stride();
+    int32_t* out = kept.data<int32_t>() + row * kept.row_stride();
+    int64_t* order = static_cast<int64_t*>(context.Scratch(worker, 2 * std::max<int64_t>(1, m) * sizeof(int64_t)));
+    for (int64_t i = 0; i < m; ++i) order[i] = OrderOf(score[i]);
+    for (int64_t i = 0; i < first; ++i) *out++ = static_cast<int32_t>(i);
+    out = SelectBest(order, order + m, first, m, candidates - first, out);
+    for (int64_t i = 0; i < window; ++i) *out++ = static_cast<int32_t>(m + i);
+  });
+}
+
+// Slot `from` of one head over slot `to`.
+void MoveSlot(const KvView& kv, int head, int32_t from, int32_t to) {
+  const size_t bytes = kv.layout.head_dim * DTypeSize(kv.layout.dtype);
+  std::memcpy(kv.k(head, to), kv.k(head, from), bytes);
+  std::memcpy(kv.v(head, to), kv.v(head, from), bytes);
+  *kv.position(head, to) = *kv.position(head, from);
+  if (kv.layout.has_score) *kv.score(head, to) = *kv.score(head, from);
+}
+
+}  // namespace
+
+void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
+  if (scores.dtype() == DType::kInt64) {
+    SelectRows<int64_t>(context, scores, num_first, window, kept);
+  } else {
+    SelectRows<float>(context, scores, num_first, window, kept);
+  }
+}
+
+void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed) {
+  ParallelRows(context, scores.dim(0), scores.dim(1), [&](int64_t row) {
+    const float* from = scores.data<float>() + row * scores.row_stride();
+    int64_t* to = fixed.data<int64_t>() + row * fixed.row_stride();
+    for (int64_t i = 0; i < scores.dim(1); ++i) to[i] = (accumulate ? to[i] : 0) + ToFixedPoint(from[i]);
+  });
+}
+
+void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints) {
+  ParallelRows(context, kept.dim(0), 4 * kept.dim(1), [&](int64_t row) {
+    const int32_t* slots = kept.data<int32_t>() + row * kept.row_stride();
+    uint64_t hash = 0xcbf29ce484222325;
+    for (int64_t i = 0; i < kept.dim(1); ++i) {
+      for (int byte = 0; byte < 4; ++byte) {
+        hash = (hash ^ (static_cast<uint32_t>(slots[i]) >> (8 * byte) & 0xff)) * 0x100000001b3;
+      }
+    }
+    fingerprints.data<int64_t>()[row * fingerprints.row_stride()] = std::bit_cast<int64_t>(hash);
+  });
+}
+
+// Forward copies are safe in place: kept[j] >= j.
+void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
+  context.threads().ParallelFor(kv.layout.kv_heads, [&](int64_t head, int) {
+    const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head) * kept.row_stride();
+    for (int32_t j = 0; j < kept.dim(1); ++j) {
+      if (slots[j] != j) MoveSlot(kv, static_cast<int>(head), slots[j], j);
+    }
+  });
+}
+
+void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
+                   absl::Span<float* const> rings, int window) {
+  const int64_t row_elements = q.row_elements();
+  ParallelRows(context, static_cast<int64_t>(sequences.size()), row_elements, [&](int64_t i) {
+    const SequenceRows& rows = sequences[i];
+    for (int64_t t = rows.row_begin + std::max(0, rows.num_rows - window); t < rows.row_begin + rows.num_rows; ++t) {
+      const int64_t slot = positions.data<int32_t>()[t] % window;
+      std::memcpy(rings[i] + slot * row_elements, q.data<float>() + t * q.row_stride(), row_elements * sizeof(float));
+    }
+  });
+}
+
+}  // namespace cairn::cpu
