@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "kernels/core/dtype.h"
-#include "kernels/cpu/kv_ops.h"
 #include "kernels/cpu/fixed_point.h"
+#include "kernels/cpu/kv_ops.h"
 
 namespace cairn::cpu {
 namespace {

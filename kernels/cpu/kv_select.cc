@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/cpu/kv_ops.h"
 #include "kernels/cpu/fixed_point.h"
+#include "kernels/cpu/kv_ops.h"
 #include "kernels/cpu/parallel_rows.h"
 
 namespace cairn::cpu {

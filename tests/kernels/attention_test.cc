@@ -1,55 +1,14 @@
 #include "kernels/ops/attention.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <numeric>
 
 #include "tests/kernels/op_testing.h"
+#include "tests/kernels/paged_cache.h"
 
 namespace cairn {
 namespace {
-
-float ReadElement(DType type, const uint8_t* data, int64_t i) {
-  if (type == DType::kFloat32) return reinterpret_cast<const float*>(data)[i];
-  const uint16_t bits = reinterpret_cast<const uint16_t*>(data)[i];
-  return type == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
-}
-
-// A pool of blocks, and sequences whose blocks lie scattered in it.
-class Cache {
- public:
-  Cache(Random& random, KvBlockLayout layout, std::vector<int32_t> capacities) : layout_(layout) {
-    int32_t blocks = 3;
-    for (int32_t slots : capacities) blocks += (slots + layout.block_size - 1) / layout.block_size;
-    // NaN everywhere: what is read without having been written shows.
-    pool_ = Buffer::Allocate(Device{}, blocks * layout.block_bytes()).value();
-    std::memset(pool_.data(), 0xff, pool_.size_bytes());
-    std::vector<int32_t> ids(blocks);
-    std::iota(ids.begin(), ids.end(), 0);
-    for (int32_t i = blocks - 1; i > 0; --i) std::swap(ids[i], ids[random.Integer(0, i)]);
-    for (int32_t slots : capacities) {
-      const int32_t count = (slots + layout.block_size - 1) / layout.block_size;
-      tables_.emplace_back(ids.end() - count, ids.end());
-      ids.resize(ids.size() - count);
-    }
-  }
-
-  // Sequence i holding `num_slots`.
-  KvView View(int i, int32_t num_slots) const {
-    KvView view;
-    view.layout = layout_;
-    view.pool = pool_.data();
-    view.block_table = tables_[i].data();
-    view.num_slots = num_slots;
-    return view;
-  }
-
- private:
-  KvBlockLayout layout_;
-  Buffer pool_;
-  std::vector<std::vector<int32_t>> tables_;
-};
 
 // Tokens of several sequences: their queries, keys, values and positions, one sequence after the other.
 struct Tokens {
@@ -314,6 +273,22 @@ TEST_P(AttentionTest, ExponentialIsWithinOneUlp) {
 
 class KvAppendTest : public OpTest {};
 CAIRN_OP_TEST_SUITE(KvAppendTest);
+
+// Running scores of new slots start from zero, whatever their block held before; the others keep theirs.
+TEST_P(KvAppendTest, ZeroesTheScoresOfItsSlots) {
+  Random random(7);
+  auto c = context(2);
+  Tokens tokens = RandomTokens(random, 2, 2, 8, {30});
+  Cache cache(random, {2, 8, 4, DType::kBFloat16, true}, tokens.lengths);
+  const KvView view = cache.View(0, 30);
+  for (int32_t slot = 0; slot < 30; ++slot) *view.score(0, slot) = *view.score(1, slot) = 5;
+  Tensor positions(tokens.positions.data(), DType::kInt32, {30});
+  KvAppend(*c, tokens.k.tensor().SplitRows(2, 8), tokens.v.tensor().SplitRows(2, 8), positions, {{17, 13, view}});
+  for (int32_t slot = 0; slot < 30; ++slot) {
+    for (int h = 0; h < 2; ++h) EXPECT_EQ(*view.score(h, slot), slot < 17 ? 5 : 0) << slot;
+    EXPECT_EQ(*view.position(1, slot), slot < 17 ? -1 : tokens.positions[slot]);
+  }
+}
 
 TEST_P(KvAppendTest, FillsTheSlotsOfItsRowsOnly) {
   Random random(6);

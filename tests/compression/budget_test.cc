@@ -1,0 +1,104 @@
+#include "compression/budget.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "tests/compression/golden.h"
+
+namespace cairn {
+namespace {
+
+CompressionConfig Pyramid(int32_t budget, int32_t window, double beta) {
+  CompressionConfig config;
+  config.schedule = "pyramid";
+  config.budget = budget;
+  config.window = window;
+  config.beta = beta;
+  return config;
+}
+
+TEST(BudgetTest, PyramidTables) {
+  for (const char* name : {"pyramid_budgets", "pyramid_budgets_prompt"}) {
+    const Json golden = ReadGolden(name);
+    for (const Json& table : golden["expected"]["tables"]) {
+      SCOPED_TRACE(table.dump());
+      const CompressionConfig config = Pyramid(table["mean"], table["window"], table["beta"]);
+      const int layers = table["layers"];
+      EXPECT_EQ(table.contains("prompt_len") ? AllocatePromptBudgets(config, layers, table["prompt_len"])
+                                             : AllocateBudgets(config, layers),
+                table["budgets"].get<std::vector<int32_t>>());
+    }
+  }
+}
+
+// The sum is exact, no layer is at or below its window, and budgets fall with depth, by nearly equal steps.
+void ExpectPyramid(const std::vector<int32_t>& budgets, int64_t sum, int32_t window, int32_t most) {
+  ASSERT_EQ(std::accumulate(budgets.begin(), budgets.end(), int64_t{0}), sum);
+  ASSERT_GE(budgets.back(), window + 1);
+  ASSERT_LE(budgets.front(), most);
+  for (size_t l = 1; l < budgets.size(); ++l) {
+    const int32_t step = budgets[l - 1] - budgets[l];
+    ASSERT_GE(step, 0);
+    ASSERT_LE(std::abs(step - (budgets[0] - budgets[1])), 2);
+  }
+}
+
+TEST(BudgetTest, PyramidOverAGrid) {
+  for (int layers = 1; layers <= 126; ++layers) {
+    for (int32_t window : {1, 8, 32}) {
+      for (int32_t C : {1, 2, 7, 56, 120, 1016, 4095}) {
+        for (double beta : {1.0, 1.1, 2.5, 5.0, 14.0, 20.0, 333.125, 1e6}) {
+          const int32_t budget = C + window;
+          SCOPED_TRACE(testing::Message()
+                       << layers << " layers, window " << window << ", budget " << budget << ", beta " << beta);
+          const CompressionConfig config = Pyramid(budget, window, beta);
+          const std::vector<int32_t> budgets = AllocateBudgets(config, layers);
+          ExpectPyramid(budgets, int64_t{layers} * budget, window, 2 * C + window);
+          if (beta == 1) {
+            ASSERT_EQ(budgets, std::vector<int32_t>(layers, budget));
+          }
+          for (int32_t prompt : {1, window, budget, budget + 1, budget + C / 2, 2 * budget, 5 * budget}) {
+            const std::vector<int32_t> clamped = AllocatePromptBudgets(config, layers, prompt);
+            if (prompt <= budget) {
+              ASSERT_EQ(clamped, std::vector<int32_t>(layers, prompt));
+            } else {
+              ExpectPyramid(clamped, int64_t{layers} * budget, window, prompt);
+              if (prompt >= 2 * C + window) {
+                ASSERT_EQ(clamped, budgets);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// 1.1 is 11/10, as it was written, not the double next to it: C / beta = 10 exactly, so x = 12, 11, 10 needs no
+// rounding.
+TEST(BudgetTest, SlopeIsADecimalFraction) {
+  EXPECT_EQ(PyramidBudgets(3, 11 + 8, 8, 1.1), (std::vector<int32_t>{20, 19, 18}));
+  // C = 77: top 70, bottom 84; of x = 84, 80.5, 77, 73.5, 70 the first half unit is rounded up.
+  EXPECT_EQ(PyramidBudgets(5, 77 + 8, 8, 1.1), (std::vector<int32_t>{92, 89, 85, 81, 78}));
+}
+
+TEST(BudgetTest, LargestModelsDoNotOverflow) {
+  const int32_t budget = 1 << 28;
+  for (double beta : {1.000001, 999999.999999}) {
+    const std::vector<int32_t> budgets = PyramidBudgets(1000, budget, 8, beta);
+    EXPECT_EQ(std::accumulate(budgets.begin(), budgets.end(), int64_t{0}), 1000 * int64_t{budget});
+    EXPECT_TRUE(std::is_sorted(budgets.rbegin(), budgets.rend()));
+    EXPECT_GT(budgets.back(), 8);
+  }
+}
+
+TEST(BudgetTest, Uniform) {
+  CompressionConfig config;
+  config.budget = 300;
+  EXPECT_EQ(AllocateBudgets(config, 3), std::vector<int32_t>(3, 300));
+  EXPECT_EQ(AllocatePromptBudgets(config, 3, 301), std::vector<int32_t>(3, 300));
+  EXPECT_EQ(AllocatePromptBudgets(config, 3, 299), std::vector<int32_t>(3, 299));
+}
+
+}  // namespace
+}  // namespace cairn
