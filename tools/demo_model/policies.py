@@ -65,9 +65,8 @@ def rkv_redundancy(e, s):
         cosine.diagonal(dim1=-2, dim2=-1).zero_()
         n = cosine.shape[-1]
         index = torch.arange(n)
-        newest = torch.where(cosine > s.threshold, index, -1).amax(-1)             # [kv_heads, n], -1: none
-        row = newest.clamp(min=0)[..., None]
-        cosine.scatter_(-1, row, torch.where(newest[..., None] >= 0, 0.0, cosine.gather(-1, row)))
+        newest = torch.where(cosine > s.threshold, index, 0).amax(-1)      # [kv_heads, n]; slot 0 where there is none
+        cosine.scatter_(-1, newest[..., None], 0.0)
         out[b] = cosine.mean(-2).softmax(-1)
     return out
 
