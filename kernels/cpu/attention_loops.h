@@ -106,7 +106,7 @@ void ScoreTile(const AttentionTile& t, const SlotRows& rows, const Workspace& w)
   product.y_stride = kTile;
   for (int begin = 0; begin < rows.count; begin += slots_at_a_time) {
     const int end = begin + slots_at_a_time < rows.count ? begin + slots_at_a_time : rows.count;
-    WidenKeys(t.format, rows, begin, end, d, w.k);
+    WidenKeys(t.format, rows.k + begin, end - begin, d, w.k);
     product.panels = (end - begin + kLanes - 1) / kLanes;
     product.y = w.scores + begin;
     product.columns = product.panels * kLanes;

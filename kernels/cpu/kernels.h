@@ -68,6 +68,22 @@ struct AttentionTile {
 // Slots whose scores are rescaled together; the order of a row's sums hangs on it.
 inline constexpr int kAttentionTileSlots = 64;
 
+// The keys of one KV head in slots [slot_begin, slot_end): slot s is row s % block_size of block
+// block_table[s / block_size].
+struct KeyTile {
+  Format format = Format::kF32;
+  const uint8_t* k = nullptr;  // this head's part of the K plane of block 0
+  int64_t block_bytes = 0;
+  const int32_t* block_table = nullptr;
+  int32_t block_size = 0;
+  int64_t head_dim = 0;
+  int32_t slot_begin = 0;
+  int32_t slot_end = 0;  // at most kKeyTileSlots further
+};
+
+// Keys that are looked at together; as many bits as a mask has.
+inline constexpr int kKeyTileSlots = 64;
+
 struct Kernels {
   const char* name;
   int64_t max_rows;        // rows that multiply keeps in registers together
@@ -89,6 +105,20 @@ struct Kernels {
   void (*merge_attention)(float part_max, float part_sum, const float* part, int64_t n, float* max, float* sum,
                           float* weighted);
   void (*finish_attention)(const float* weighted, float sum, int64_t n, Format round, float* out);
+
+  // Compression's scores. logits[v, s] = q[v] . key s: q [vectors, d], rows of logits `stride` apart. scratch: 64 d
+  // floats.
+  void (*key_logits)(const KeyTile&, const float* q, int64_t vectors, float* logits, int64_t stride, float* scratch);
+  // x = exp(x - its maximum); returns the sum.
+  float (*exp_row)(float* x, int64_t n);
+  // units[s] = key s / (its norm + 1e-8), [64, d], zero behind the last; squares[s] = units[s] . units[s]; sum [d].
+  void (*unit_keys)(const KeyTile&, float* units, float* squares, float* sum);
+  // units [64, d] to panels [4][d][16].
+  void (*key_panels)(const float* units, int64_t d, float* panels);
+  // Bit c of masks[r]: units[r] . (column c of panels) > threshold. scratch: 64 x 64 floats.
+  void (*similar_keys)(const float* units, const float* panels, int64_t d, float threshold, float* scratch,
+                       uint64_t* masks);
+  float (*dot)(const float* x, const float* y, int64_t n);
 };
 
 extern const Kernels kScalarKernels;

@@ -132,6 +132,67 @@ void FinishAttention(const float* weighted, float sum, int64_t n, Format round, 
   for (int64_t i = 0; i < n; ++i) out[i] = RoundTo(round, weighted[i] / sum);
 }
 
+float Dot(const float* x, const float* y, int64_t n) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
+void ReadKey(const KeyTile& t, int32_t slot, float* key) {
+  const int64_t element = t.format == Format::kF32 ? 4 : 2;
+  const uint8_t* k =
+      t.k + t.block_table[slot / t.block_size] * t.block_bytes + slot % t.block_size * t.head_dim * element;
+  for (int64_t i = 0; i < t.head_dim; ++i) key[i] = LoadAs(t.format, k, i);
+}
+
+void KeyLogits(const KeyTile& t, const float* q, int64_t vectors, float* logits, int64_t stride, float* scratch) {
+  for (int32_t slot = t.slot_begin; slot < t.slot_end; ++slot) {
+    ReadKey(t, slot, scratch);
+    for (int64_t v = 0; v < vectors; ++v) {
+      logits[v * stride + slot - t.slot_begin] = Dot(q + v * t.head_dim, scratch, t.head_dim);
+    }
+  }
+}
+
+float ExpRow(float* x, int64_t n) {
+  float max = -INFINITY, sum = 0;
+  for (int64_t i = 0; i < n; ++i) max = std::max(max, x[i]);
+  for (int64_t i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - max);
+  return sum;
+}
+
+void UnitKeys(const KeyTile& t, float* units, float* squares, float* sum) {
+  const int64_t d = t.head_dim;
+  std::fill_n(sum, d, 0.0f);
+  std::fill_n(units, kKeyTileSlots * d, 0.0f);
+  for (int32_t s = 0; s < t.slot_end - t.slot_begin; ++s) {
+    float* unit = units + s * d;
+    ReadKey(t, t.slot_begin + s, unit);
+    const float factor = 1.0f / (std::sqrt(Dot(unit, unit, d)) + 1e-8f);
+    for (int64_t i = 0; i < d; ++i) sum[i] += unit[i] *= factor;
+    squares[s] = Dot(unit, unit, d);
+  }
+}
+
+void KeyPanels(const float* units, int64_t d, float* panels) {
+  for (int64_t s = 0; s < kKeyTileSlots; ++s) {
+    float* panel = panels + s / kPanelColumns * kPanelColumns * d + s % kPanelColumns;
+    for (int64_t i = 0; i < d; ++i) panel[i * kPanelColumns] = units[s * d + i];
+  }
+}
+
+void SimilarKeys(const float* units, const float* panels, int64_t d, float threshold, float*, uint64_t* masks) {
+  for (int64_t r = 0; r < kKeyTileSlots; ++r) {
+    masks[r] = 0;
+    for (int64_t c = 0; c < kKeyTileSlots; ++c) {
+      const float* column = panels + c / kPanelColumns * kPanelColumns * d + c % kPanelColumns;
+      float product = 0;
+      for (int64_t i = 0; i < d; ++i) product += units[r * d + i] * column[i * kPanelColumns];
+      if (product > threshold) masks[r] |= uint64_t{1} << c;
+    }
+  }
+}
+
 }  // namespace
 
 const Kernels kScalarKernels = {
@@ -150,6 +211,12 @@ const Kernels kScalarKernels = {
     .attend = Attend,
     .merge_attention = MergeAttention,
     .finish_attention = FinishAttention,
+    .key_logits = KeyLogits,
+    .exp_row = ExpRow,
+    .unit_keys = UnitKeys,
+    .key_panels = KeyPanels,
+    .similar_keys = SimilarKeys,
+    .dot = Dot,
 };
 
 }  // namespace cairn::cpu

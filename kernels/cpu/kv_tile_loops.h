@@ -101,18 +101,18 @@ CAIRN_SIMD void TransposeKeyPairs8(const uint8_t* const* rows, int64_t at, float
   }
 }
 
-// K of the slots [begin, end) of the tile, transposed, to [(end - begin) / 16][d][16].
+// Rows [0, count), d elements each, transposed to panels [count / 16][d][16]; count is rounded up to a multiple of 8.
 template <Format F>
-void WidenKeys(const SlotRows& rows, int begin, int end, int64_t d, float* k) {
-  for (int s = begin; s < end; s += 8) {
-    float* panel = k + (s - begin) / kLanes * kLanes * d + s % kLanes;
+void WidenKeys(const uint8_t* const* rows, int count, int64_t d, float* k) {
+  for (int s = 0; s < count; s += 8) {
+    float* panel = k + s / kLanes * kLanes * d + s % kLanes;
     int64_t at = 0;
     if constexpr (F == Format::kBf16) {
-      for (; at + 16 <= d; at += 16) TransposeKeyPairs8(rows.k + s, at, panel);
+      for (; at + 16 <= d; at += 16) TransposeKeyPairs8(rows + s, at, panel);
     }
-    for (; at + 8 <= d; at += 8) TransposeKeys8<F>(rows.k + s, at, panel);
+    for (; at + 8 <= d; at += 8) TransposeKeys8<F>(rows + s, at, panel);
     for (; at < d; ++at) {
-      for (int lane = 0; lane < 8; ++lane) panel[at * kLanes + lane] = LoadOne(F, rows.k[s + lane], at);
+      for (int lane = 0; lane < 8; ++lane) panel[at * kLanes + lane] = LoadOne(F, rows[s + lane], at);
     }
   }
 }
@@ -130,10 +130,10 @@ void WidenValues(const SlotRows& rows, int64_t d, float* v) {
   }
 }
 
-void WidenKeys(Format format, const SlotRows& rows, int begin, int end, int64_t d, float* k) {
-  if (format == Format::kF32) return WidenKeys<Format::kF32>(rows, begin, end, d, k);
-  if (format == Format::kBf16) return WidenKeys<Format::kBf16>(rows, begin, end, d, k);
-  return WidenKeys<Format::kF16>(rows, begin, end, d, k);
+void WidenKeys(Format format, const uint8_t* const* rows, int count, int64_t d, float* k) {
+  if (format == Format::kF32) return WidenKeys<Format::kF32>(rows, count, d, k);
+  if (format == Format::kBf16) return WidenKeys<Format::kBf16>(rows, count, d, k);
+  return WidenKeys<Format::kF16>(rows, count, d, k);
 }
 
 void WidenValues(Format format, const SlotRows& rows, int64_t d, float* v) {

@@ -68,6 +68,12 @@ CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {
   return ~(below(p) | below(p + 8) << 8) & 0xffff;
 }
 
+// Bit i: a[i] > b[i]; false where either is NaN.
+CAIRN_SIMD uint32_t MaskGreater(F32x16 a, F32x16 b) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ))) |
+         static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))) << 8;
+}
+
 // Lanes i and i + 8, then i and i + 4, and so on: one order on every instruction set.
 CAIRN_SIMD float SumOf8(__m256 a) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

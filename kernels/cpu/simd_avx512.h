@@ -44,6 +44,8 @@ CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {
   return _mm512_cmp_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(bound), _MM_CMPINT_NLT);
 }
 
+CAIRN_SIMD uint32_t MaskGreater(F32x16 a, F32x16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+
 CAIRN_SIMD float SumOf8(__m256 a) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));

@@ -6,6 +6,7 @@
 #include "kernels/cpu/attention_loops.h"
 #include "kernels/cpu/matmul_loops.h"
 #include "kernels/cpu/row_loops.h"
+#include "kernels/cpu/score_loops.h"
 
 namespace cairn::cpu {
 namespace {
@@ -33,6 +34,12 @@ constexpr Kernels VectorKernels(const char* name) {
       .attend = Attend,
       .merge_attention = MergeAttention,
       .finish_attention = FinishAttention,
+      .key_logits = KeyLogits,
+      .exp_row = ExpRow,
+      .unit_keys = UnitKeys,
+      .key_panels = KeyPanels,
+      .similar_keys = SimilarKeys,
+      .dot = DotRows,
   };
 }
 

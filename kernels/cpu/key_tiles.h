@@ -1,0 +1,47 @@
+// A KV head's keys as the inner loops read them, 64 slots at a time, and how many heads share the scratch memory.
+#ifndef CAIRN_KERNELS_CPU_KEY_TILES_H_
+#define CAIRN_KERNELS_CPU_KEY_TILES_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/core/context.h"
+#include "kernels/core/kv_view.h"
+#include "kernels/cpu/formats.h"
+#include "kernels/cpu/kernels.h"
+
+namespace cairn::cpu {
+
+inline int64_t NumKeyTiles(int64_t slots) { return (slots + kKeyTileSlots - 1) / kKeyTileSlots; }
+
+// Tile `tile` of the first `slots` slots.
+inline KeyTile KeyTileOf(const KvView& kv, int64_t head, int64_t tile, int64_t slots) {
+  const KvBlockLayout& layout = kv.layout;
+  KeyTile t;
+  t.format = FormatOf(layout.dtype);
+  t.k = kv.pool + layout.k_offset() + head * layout.block_size * layout.head_dim * FormatBytes(t.format);
+  t.block_bytes = static_cast<int64_t>(layout.block_bytes());
+  t.block_table = kv.block_table;
+  t.block_size = layout.block_size;
+  t.head_dim = layout.head_dim;
+  t.slot_begin = static_cast<int32_t>(tile * kKeyTileSlots);
+  t.slot_end = static_cast<int32_t>(std::min(slots, (tile + 1) * kKeyTileSlots));
+  return t;
+}
+
+// Calls body(first_head, end_head, memory) for groups of heads that fit into 64 MB of shared scratch together (one head
+// may take more): long prompts need much per head, and a head's result does not depend on the others.
+template <typename Body>
+void ForHeadGroups(Context& context, int64_t heads, int64_t floats_per_head, const Body& body) {
+  constexpr int64_t kGroupFloats = int64_t{16} << 20;
+  const int64_t at_once = std::clamp<int64_t>(kGroupFloats / std::max<int64_t>(1, floats_per_head), 1, heads);
+  float* memory = static_cast<float*>(context.SharedScratch(at_once * floats_per_head * sizeof(float)));
+  for (int64_t head = 0; head < heads; head += at_once) body(head, std::min(heads, head + at_once), memory);
+}
+
+// Floats rounded up to whole cache lines.
+inline int64_t PaddedFloats(int64_t floats) { return (floats + 15) / 16 * 16; }
+
+}  // namespace cairn::cpu
+
+#endif  // CAIRN_KERNELS_CPU_KEY_TILES_H_

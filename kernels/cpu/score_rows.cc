@@ -1,0 +1,69 @@
+// The small steps between scores: rows of one number per slot.
+#include <algorithm>
+
+#include "kernels/cpu/kv_ops.h"
+
+namespace cairn::cpu {
+namespace {
+
+float* Row(const Tensor& t, int64_t row) { return t.data<float>() + row * t.row_stride(); }
+
+}  // namespace
+
+void SlotRecency(Context&, int32_t num_slots, const Tensor& out) {
+  for (int64_t head = 0; head < out.dim(0); ++head) {
+    for (int64_t i = 0; i < out.dim(1); ++i) Row(out, head)[i] = static_cast<float>(i) / static_cast<float>(num_slots);
+  }
+}
+
+void PoolSlots(Context&, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
+  const int64_t m = x.dim(1), half = kernel_size / 2;
+  for (int64_t head = 0; head < x.dim(0); ++head) {
+    const float* from = Row(x, head);
+    for (int64_t i = 0; i < m; ++i) {
+      const int64_t begin = std::max<int64_t>(0, i - half), end = std::min(m, i + half + 1);
+      float sum = 0;
+      for (int64_t j = begin; j < end; ++j) sum += from[j];
+      Row(out, head)[i] = pooling == Pooling::kMax ? *std::max_element(from + begin, from + end)
+                                                   : sum / static_cast<float>(kernel_size);
+    }
+  }
+}
+
+void DivideByRowMax(Context&, const Tensor& x) {
+  for (int64_t head = 0; head < x.dim(0); ++head) {
+    float* row = Row(x, head);
+    float max = 0;
+    for (int64_t i = 0; i < x.dim(1); ++i) max = std::max(max, row[i]);
+    if (max == 0) continue;
+    for (int64_t i = 0; i < x.dim(1); ++i) row[i] /= max;
+  }
+}
+
+void MixScores(Context&, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out) {
+  for (int64_t head = 0; head < x.dim(0); ++head) {
+    for (int64_t i = 0; i < x.dim(1); ++i) Row(out, head)[i] = a * Row(x, head)[i] + b * Row(y, head)[i];
+  }
+}
+
+void AddToRunningScores(Context&, const KvView& kv, float factor, const Tensor& added, const Tensor& scores) {
+  for (int head = 0; head < kv.layout.kv_heads; ++head) {
+    for (int32_t i = 0; i < kv.num_slots; ++i) {
+      float& running = *kv.score(head, i);
+      running += factor * Row(added, head)[i];
+      if (i < scores.dim(1)) Row(scores, head)[i] = running;
+    }
+  }
+}
+
+void DecayRunningScores(Context&, const KvView& kv, float decay, const Tensor& current, const Tensor& scores) {
+  for (int head = 0; head < kv.layout.kv_heads; ++head) {
+    for (int32_t i = 0; i < scores.dim(1); ++i) {
+      float& running = *kv.score(head, i);
+      running = std::max(decay * running, Row(current, head)[i]);
+      Row(scores, head)[i] = running;
+    }
+  }
+}
+
+}  // namespace cairn::cpu
