@@ -1,0 +1,180 @@
+// What holds for every scorer, whatever the keys: valid sets, memory, heads apart from each other.
+#include <malloc.h>
+#include <sys/resource.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "tests/compression/layer.h"
+
+namespace cairn {
+namespace {
+
+constexpr const char* kAlgorithms[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv"};
+
+CompressionConfig ConfigOf(const std::string& algorithm) {
+  CompressionConfig config;
+  config.algorithm = algorithm;
+  config.gkv_redundancy = true;
+  return config;
+}
+
+std::vector<float> RandomFloats(Random& random, int64_t count) {
+  std::vector<float> values(count);
+  for (float& value : values) value = random.Normal();
+  return values;
+}
+
+class ScorersTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(ScorersTest);
+
+// NaN, infinities, zeros, keys whose squares overflow or vanish: still exactly K slots, ascending, the window among
+// them; and another head does not notice.
+TEST_P(ScorersTest, BrokenKeysMakeNoBrokenSets) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float broken[] = {std::nanf(""), inf, -inf, 0.0f, 1e30f, -1e38f, 1e-30f, 1e-42f};
+  auto c = context(2);
+  for (const char* algorithm : kAlgorithms) {
+    SCOPED_TRACE(algorithm);
+    const CompressionConfig config = ConfigOf(algorithm);
+    const auto scorer = MakeScorer(config);
+    Random random(1);
+    const int32_t n = 150, keep = 60;
+    const std::vector<float> queries = RandomFloats(random, 8 * 4 * 16), clean = RandomFloats(random, n * 2 * 16);
+    std::vector<float> expected;
+    for (int repeat = 0; repeat < 30; ++repeat) {
+      std::vector<float> keys = clean;
+      // The second head's keys: one element, or a whole key, in one slot or in many.
+      for (int count = repeat == 0 ? 0 : random.Integer(1, repeat % 3 == 0 ? 100 : 3); count > 0; --count) {
+        const float value = broken[random.Integer(0, 7)];
+        float* key = keys.data() + (random.Integer(0, n - 1) * 2 + 1) * 16;
+        std::fill_n(key, random.Integer(0, 1) == 0 ? 1 : 16, value);
+      }
+      Layer layer(2, 16, n, DType::kFloat32, scorer->needs_running_score());
+      layer.Append(*c, keys, 0, n);
+      const std::vector<float> scores = layer.Scores(*c, *scorer, queries, 8);
+      if (repeat == 0) expected.assign(scores.begin(), scores.begin() + n - 8);
+      ASSERT_TRUE(std::equal(expected.begin(), expected.end(), scores.begin())) << "the first head changed";
+      for (const auto& sets : {Select(*c, scores, 2, 8, keep, scorer->num_sinks()),
+                               Select(*c, SumOfRows(*c, scores, 2), 1, 8, keep, scorer->num_sinks())}) {
+        for (const std::vector<int32_t>& set : sets) {
+          ASSERT_EQ(set.size(), static_cast<size_t>(keep));
+          ASSERT_TRUE(std::is_sorted(set.begin(), set.end(), std::less_equal<int32_t>()));
+          ASSERT_GE(set[0], 0);
+          for (int32_t i = 0; i < 8; ++i) ASSERT_EQ(set[keep - 8 + i], n - 8 + i);
+        }
+      }
+    }
+  }
+}
+
+// Tiny keys have cosines like any others: their squares vanish in 16 bits, not in float32.
+TEST_P(ScorersTest, TheLengthOfKeysDoesNotChangeTheirRedundancy) {
+  auto c = context(2);
+  Random random(2);
+  CompressionConfig config = ConfigOf("rkv");
+  config.mix_lambda = 0;  // redundancy alone
+  const auto scorer = MakeScorer(config);
+  const std::vector<float> keys = RandomFloats(random, 100 * 16), queries = RandomFloats(random, 8 * 16);
+  std::vector<float> expected;
+  for (float length : {1.0f, 0x1p-12f, 0x1p12f}) {  // 2^-12 squared is below the smallest float16
+    std::vector<float> scaled = keys;
+    for (float& value : scaled) value *= length;
+    Layer layer(1, 16, 100, DType::kBFloat16);
+    layer.Append(*c, scaled, 0, 100);
+    const std::vector<float> scores = layer.Scores(*c, *scorer, queries, 8);
+    if (expected.empty()) expected = scores;
+    for (size_t i = 0; i < scores.size(); ++i) ASSERT_NEAR(scores[i], expected[i], 1e-6) << "length " << length;
+  }
+}
+
+// Twelve compactions of random sizes: positions ascend in every head, the last w are the last w tokens, and each slot's
+// key and value are those of its position.
+TEST_P(ScorersTest, SlotsStayWholeOverManyCompactions) {
+  auto c = context(2);
+  for (const char* algorithm : kAlgorithms) {
+    SCOPED_TRACE(algorithm);
+    const auto scorer = MakeScorer(ConfigOf(algorithm));
+    Random random(3);
+    const std::vector<float> keys = RandomFloats(random, 1000 * 3 * 8);
+    Layer layer(3, 8, 200, DType::kFloat32, scorer->needs_running_score(), 5);
+    int32_t fed = 0;
+    for (int round = 0; round < 12; ++round) {
+      const int32_t more = random.Integer(1, 200 - layer.View().num_slots), n = layer.View().num_slots + more;
+      layer.Append(*c, keys, fed, fed + more);
+      fed += more;
+      if (n <= 9) continue;
+      const int32_t keep = random.Integer(9, n);
+      const std::vector<float> scores = layer.Scores(*c, *scorer, RandomFloats(random, 8 * 6 * 8), 8);
+      layer.Compact(*c, Select(*c, scores, 3, 8, keep, scorer->num_sinks()));
+      const KvView kv = layer.View();
+      ASSERT_EQ(kv.num_slots, keep);
+      for (int h = 0; h < 3; ++h) {
+        for (int32_t slot = 0; slot < keep; ++slot) {
+          const int32_t position = *kv.position(h, slot);
+          if (slot > 0) {
+            ASSERT_GT(position, *kv.position(h, slot - 1));
+          }
+          if (slot >= keep - 8) {
+            ASSERT_EQ(position, fed - (keep - slot));
+          }
+          if (slot < scorer->num_sinks() && keep - 8 >= 4) {
+            ASSERT_EQ(position, slot);
+          }
+          ASSERT_EQ(ReadElement(DType::kFloat32, kv.k(h, slot), 5), keys[(position * 3 + h) * 8 + 5]);
+          ASSERT_EQ(ReadElement(DType::kFloat32, kv.v(h, slot), 5), static_cast<float>(position));
+        }
+      }
+    }
+  }
+}
+
+size_t HeapBytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+// Once the longest sequence has been seen, shorter ones and it take no memory.
+TEST_P(ScorersTest, ScoringAllocatesNothingAfterWarmUp) {
+  auto c = context(1);
+  for (const char* algorithm : kAlgorithms) {
+    SCOPED_TRACE(algorithm);
+    const auto scorer = MakeScorer(ConfigOf(algorithm));
+    Random random(4);
+    std::vector<float> queries = RandomFloats(random, 8 * 4 * 16), scores(2 * 300);
+    std::vector<int32_t> kept(2 * 200);
+    Layer layer(2, 16, 300, DType::kBFloat16, scorer->needs_running_score());
+    layer.Append(*c, RandomFloats(random, 300 * 2 * 16), 0, 300);
+    KvView kv = layer.View();
+    size_t settled = 0;
+    for (int32_t n : {300, 290, 300, 77, 300}) {
+      kv.num_slots = n;
+      const Tensor s(scores.data(), DType::kFloat32, {2, n - 8});
+      scorer->Score(*c, {kv, Tensor(queries.data(), DType::kFloat32, {8, 4, 16})}, s);
+      SelectTopK(*c, s, scorer->num_sinks(), 8, Tensor(kept.data(), DType::kInt32, {2, 50}));
+      if (settled == 0) settled = HeapBytes();
+      EXPECT_EQ(HeapBytes(), settled) << n;
+    }
+  }
+}
+
+// 40,000 slots: one bit per pair would take 200 MB.
+TEST(ScorersMemoryTest, NoArrayOfPairs) {
+  auto c = Context::Cpu(2, DType::kFloat32);
+  Random random(5);
+  const int32_t n = 40000;
+  Layer layer(1, 4, n, DType::kBFloat16);
+  layer.Append(*c, RandomFloats(random, n * 4), 0, n);
+  std::vector<float> queries = RandomFloats(random, 8 * 4);
+  const auto peak_kb = [] {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+  };
+  const int64_t before = peak_kb();
+  layer.Scores(*c, *MakeScorer(ConfigOf("rkv")), queries, 8);
+  EXPECT_LT(peak_kb() - before, 64 << 10);
+}
+
+}  // namespace
+}  // namespace cairn
