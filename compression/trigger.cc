@@ -13,6 +13,9 @@ Trigger::Trigger(const CompressionConfig& config, const std::vector<int32_t>& bu
 
 // The layer with the smallest budget is full first, and the events of a sequence are `buffer` forwards apart.
 int64_t Trigger::FirstEvent(int64_t prompt_length) const {
+  // The prompt alone, with budgets that are clamped to it (AllocatePromptBudgets): some layer is above its budget as
+  // soon as the prompt is longer than the mean.
+  if (!config_.decode) return prompt_length > config_.budget ? prompt_length : INT64_MAX;
   const int64_t full = min_budget_ + config_.buffer;
   if (config_.bounded_prefill || prompt_length < full) return full;
   return config_.prefill ? prompt_length : prompt_length + config_.buffer;
@@ -20,20 +23,15 @@ int64_t Trigger::FirstEvent(int64_t prompt_length) const {
 
 bool Trigger::EventAt(int64_t prompt_length, int64_t fed) const {
   if (!config_.enabled()) return false;
-  if (!config_.decode) {
-    // The prompt alone, whatever its length, with budgets that are clamped to it (AllocatePromptBudgets): some layer is
-    // above its budget as soon as the prompt is longer than the mean.
-    return fed == prompt_length && prompt_length > config_.budget;
-  }
   const int64_t first = FirstEvent(prompt_length);
+  if (!config_.decode) return fed == first;
   return fed >= first && (fed - first) % config_.buffer == 0 && (config_.bounded_prefill || fed >= prompt_length);
 }
 
 int64_t Trigger::ChunkEnd(int64_t prompt_length, int64_t fed) const {
-  if (!config_.enabled() || !config_.bounded_prefill || !config_.decode) return prompt_length;
+  if (!config_.enabled() || !config_.bounded_prefill || !config_.decode) return INT64_MAX;
   const int64_t first = FirstEvent(prompt_length);
-  const int64_t next = fed < first ? first : fed + config_.buffer - (fed - first) % config_.buffer;
-  return std::min(prompt_length, next);
+  return fed < first ? first : fed + config_.buffer - (fed - first) % config_.buffer;
 }
 
 }  // namespace cairn

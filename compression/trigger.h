@@ -29,13 +29,14 @@ class Trigger {
   // Whether an event follows the forward that brought the sequence to `fed` tokens. Prompt tokens come in chunks, so
   // `fed` may lie inside the prompt; after it, forwards are of one token.
   bool EventAt(int64_t prompt_length, int64_t fed) const;
-  // A chunk of the prompt that starts at `fed` must not go beyond this many tokens (bounded prefill ends chunks where
-  // an event is due; otherwise nothing does).
+  // A chunk that starts at `fed` must not go beyond this many tokens: bounded prefill ends chunks where an event is
+  // due, otherwise there is no such end.
   int64_t ChunkEnd(int64_t prompt_length, int64_t fed) const;
 
- private:
+  // The length at which the first event comes, if the sequence gets that far.
   int64_t FirstEvent(int64_t prompt_length) const;
 
+ private:
   CompressionConfig config_;
   int64_t min_budget_ = 0;
 };

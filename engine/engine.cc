@@ -17,7 +17,7 @@
 namespace cairn {
 namespace {
 
-constexpr int kPlanTag = 1, kResultTag = 2;
+constexpr int kPlanTag = 1, kResultTag = 2, kEvictionsTag = 3;
 
 // FNV-1a 64: the request's part of the random numbers' key.
 uint64_t KeyOf(const std::string& id) {
@@ -51,7 +51,9 @@ struct Engine::Impl {
   absl::flat_hash_map<std::string, std::unique_ptr<Running>> requests;
   absl::flat_hash_map<const Sequence*, std::pair<Running*, Running::Branch*>> branch_of;
   int steps_in_flight = 0;
-  std::deque<StepResult> local_results;  // of the steps in flight, where this rank samples
+  std::deque<StepResult> local_results;               // of the steps in flight, where this rank samples
+  std::deque<std::vector<Eviction>> local_evictions;  // of the steps in flight, where they are recorded
+  std::vector<Eviction> evictions;
   EngineStats stats;
   Clock::time_point start = Clock::now();
 
@@ -61,7 +63,10 @@ struct Engine::Impl {
   void AddBranch(Running& running, int32_t index, int32_t max_tokens);
   absl::StatusOr<bool> LaunchStep();
   absl::StatusOr<StepResult> FinishStep();
+  bool records_evictions() const { return setup.options.record_evictions && setup.options.compression.enabled(); }
+  absl::Status CollectEvictions();
   void RemoveBranch(Running::Branch& branch);
+  void AddCounters(const Sequence& sequence, RequestOutput& output);
   std::vector<RequestOutput> Deliver(const StepResult& result);
   void DropCancelled();
 };
@@ -74,12 +79,14 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   impl->groups = std::move(groups);
   CAIRN_ASSIGN_OR_RETURN(impl->setup, SetUpRank(options, impl->groups));
   const EngineOptions& resolved = impl->setup.options;
+  if (impl->records_evictions()) impl->setup.runner->compressor()->RecordEvictions();
   if (impl->groups.is_leader()) {
     impl->scheduler =
         std::make_unique<Scheduler>(SchedulerOptions{.max_num_seqs = resolved.max_num_seqs,
                                                      .max_num_batched_tokens = resolved.max_num_batched_tokens,
                                                      .pipeline_stages = resolved.parallel.pp},
-                                    CacheAccountant(impl->setup.stages, resolved.block_size));
+                                    CacheAccountant(impl->setup.stages, resolved.block_size),
+                                    Footprint(resolved.compression, static_cast<int>(impl->setup.config.num_layers)));
   }
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
@@ -115,6 +122,14 @@ absl::Status Engine::Impl::CheckFits(const Request& request) const {
         ": ", prompt + answer, " in all, ", prompt + answer - setup.options.max_model_len, " more than the context of ",
         setup.options.max_model_len, " (--max-model-len)"));
   }
+  const int64_t longest = sampling.max_tokens ? prompt + answer : setup.options.max_model_len;
+  if (!scheduler->CanEverRun(prompt, longest - 1)) {
+    return absl::OutOfRangeError(absl::StrCat(
+        "the prompt has ", prompt, " tokens, which do not fit the KV cache before they are compressed: it holds ",
+        scheduler->used().MaxTokens(),
+        " (raise --kv-cache-memory-bytes or --gpu-memory-utilization, or compress the "
+        "prompt as it is read with --kv-bounded-prefill)"));
+  }
   return absl::OkStatus();
 }
 
@@ -128,6 +143,8 @@ void Engine::Impl::AddBranch(Running& running, int32_t index, int32_t max_tokens
   sequence.tokens.reserve(sequence.tokens.size() + std::min(max_tokens, 4096));
   sequence.needs_history =
       sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 || sampling.frequency_penalty != 0;
+  sequence.max_fed = static_cast<int64_t>(sequence.tokens.size()) + max_tokens - 1;
+  sequence.spec.request_id = running.request.id;
   sequence.spec.prompt_length = static_cast<int32_t>(running.request.prompt_ids.size());
   sequence.spec.sampler = {.seed = static_cast<uint64_t>(sampling.seed.value_or(setup.options.seed)),
                            .request_key = KeyOf(running.request.id),
@@ -218,13 +235,30 @@ absl::StatusOr<bool> Engine::Impl::LaunchStep() {
   }
   CAIRN_ASSIGN_OR_RETURN(std::optional<StepResult> result, setup.runner->Run(*plan));
   if (result.has_value()) local_results.push_back(*std::move(result));
+  if (records_evictions()) local_evictions.push_back(setup.runner->compressor()->TakeEvictions());
   ++steps_in_flight;
   return true;
+}
+
+// Every rank's records of the oldest step in flight.
+absl::Status Engine::Impl::CollectEvictions() {
+  const auto add = [this](std::vector<Eviction> more) {
+    evictions.insert(evictions.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+  };
+  add(std::move(local_evictions.front()));
+  local_evictions.pop_front();
+  for (int rank = 1; rank < groups.replica->size(); ++rank) {
+    CAIRN_ASSIGN_OR_RETURN(ControlMessage message,
+                           groups.replica->Recv(rank, kEvictionsTag, setup.options.distributed_timeout_seconds));
+    add(ParseEvictions(message.bytes));
+  }
+  return absl::OkStatus();
 }
 
 // The result of the oldest step in flight.
 absl::StatusOr<StepResult> Engine::Impl::FinishStep() {
   --steps_in_flight;
+  if (records_evictions()) CAIRN_RETURN_IF_ERROR(CollectEvictions());
   if (setup.runner->is_sampling_rank()) {
     StepResult result = std::move(local_results.front());
     local_results.pop_front();
@@ -234,6 +268,18 @@ absl::StatusOr<StepResult> Engine::Impl::FinishStep() {
   CAIRN_ASSIGN_OR_RETURN(ControlMessage message,
                          groups.replica->Recv(sampler, kResultTag, setup.options.distributed_timeout_seconds));
   return StepResult::Parse(message.bytes);
+}
+
+// What a sequence that has left has cost.
+void Engine::Impl::AddCounters(const Sequence& sequence, RequestOutput& output) {
+  const CacheCounters counters = {.compactions = sequence.compactions,
+                                  .evicted_tokens = sequence.evicted_slots / setup.config.num_layers,
+                                  .blocks_freed = sequence.blocks_freed,
+                                  .peak_kv_bytes = sequence.peak_bytes,
+                                  .full_cache_kv_bytes = sequence.full_cache_bytes};
+  output.cache += counters;
+  output.preemptions += sequence.preemptions;
+  stats.cache += counters;
 }
 
 // Tokens to their answers; what grew or finished goes out.
@@ -256,9 +302,8 @@ std::vector<RequestOutput> Engine::Impl::Deliver(const StepResult& result) {
     bool all_done = true;
     for (auto& branch : running->branches) {
       if (branch->answer->finished() && !branch->removed) {
-        running->output.preemptions += branch->sequence.preemptions;
-        running->output.peak_kv_bytes += scheduler->accountant().BytesFor(branch->sequence.peak_tokens);
         RemoveBranch(*branch);
+        AddCounters(branch->sequence, running->output);
       }
       all_done = all_done && branch->removed;
     }
@@ -298,6 +343,8 @@ absl::StatusOr<std::vector<RequestOutput>> Engine::Step() {
   return outputs;
 }
 
+std::vector<Eviction> Engine::TakeEvictions() { return std::exchange(impl_->evictions, {}); }
+
 absl::Status Engine::Shutdown() {
   Impl& impl = *impl_;
   while (impl.steps_in_flight > 0) {  // nobody's tokens, if the caller stops early, but they are under way
@@ -322,6 +369,10 @@ absl::Status Engine::Serve() {
     if (result.has_value()) {
       CAIRN_RETURN_IF_ERROR(impl.groups.replica->Send(0, kResultTag, result->Serialize()));
     }
+    if (impl.records_evictions()) {
+      const std::vector<Eviction> evictions = impl.setup.runner->compressor()->TakeEvictions();
+      CAIRN_RETURN_IF_ERROR(impl.groups.replica->Send(0, kEvictionsTag, SerializeEvictions(evictions)));
+    }
   }
 }
 
@@ -334,13 +385,27 @@ int64_t Engine::max_model_len() const { return impl_->setup.options.max_model_le
 const std::vector<RankInfo>& Engine::ranks() const { return impl_->setup.ranks; }
 bool Engine::is_leader() const { return impl_->groups.is_leader(); }
 
+KvCapacity Engine::kv_capacity() const {
+  const EngineOptions& options = impl_->setup.options;
+  const CacheAccountant accountant(impl_->setup.stages, options.block_size);
+  KvCapacity capacity = {.tokens = accountant.MaxTokens(),
+                         .full_concurrency = accountant.Concurrency(accountant.FullCache(options.max_model_len))};
+  if (options.compression.enabled()) {
+    const Footprint footprint(options.compression, static_cast<int>(impl_->setup.config.num_layers));
+    capacity.compressed_concurrency = accountant.Concurrency(
+        footprint.Bound(accountant, 1, options.max_model_len - 1, /*after_event=*/true, footprint.BudgetsFor(1)));
+  }
+  return capacity;
+}
+
 EngineStats Engine::stats() const {
   EngineStats stats = impl_->stats;
   if (impl_->scheduler != nullptr) {
     stats.peak_running = impl_->scheduler->peak_running();
     stats.preemptions = impl_->scheduler->preemptions();
-    stats.kv_blocks_total = impl_->scheduler->accountant().total_blocks();
-    stats.kv_blocks_peak = impl_->scheduler->accountant().peak_used_blocks();
+    stats.kv_blocks_total = impl_->scheduler->used().total_blocks();
+    stats.kv_blocks_peak = impl_->scheduler->used().peak_used_blocks();
+    stats.compression_seconds = impl_->setup.runner->compression_seconds();
   }
   return stats;
 }

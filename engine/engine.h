@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine_options.h"
+#include "engine/eviction.h"
 #include "engine/model/model_config.h"
 #include "engine/request.h"
 #include "engine/text/tokenizer.h"
@@ -30,7 +31,9 @@ struct EngineStats {
   int64_t steps = 0, prompt_tokens = 0, generated_tokens = 0;
   int64_t peak_running = 0, preemptions = 0;
   int64_t kv_blocks_total = 0, kv_blocks_peak = 0;  // of the tightest stage
+  CacheCounters cache;                              // summed over finished requests
   double busy_seconds = 0;
+  double compression_seconds = 0;  // of the leader's rank, part of busy_seconds
 };
 
 // One row per rank, for the start-up table and doctor.
@@ -43,6 +46,13 @@ struct RankInfo {
   int64_t kv_blocks = 0, kv_block_bytes = 0;
   int threads = 0;
   std::string device;
+};
+
+// What a replica's KV cache holds.
+struct KvCapacity {
+  int64_t tokens = 0;                 // of uncompressed sequences, in all
+  double full_concurrency = 0;        // sequences of max_model_len tokens at once
+  double compressed_concurrency = 0;  // the same, compressed, once their prompts are; 0 without compression
 };
 
 class Engine {
@@ -66,6 +76,9 @@ class Engine {
   // Plans and runs one step (keeps up to pp micro-batches in flight). An error means that the job is over: abort the
   // world.
   absl::StatusOr<std::vector<RequestOutput>> Step();
+  // What compactions have kept since the last call, over all ranks of the replica, in the order of steps; of steps
+  // whose tokens have come. Empty unless EngineOptions::record_evictions.
+  std::vector<Eviction> TakeEvictions();
   // Lets the other ranks' Serve return. Call once, when done.
   absl::Status Shutdown();
 
@@ -76,6 +89,7 @@ class Engine {
   const EngineOptions& options() const;  // with `auto` and 0 resolved
   const Tokenizer* tokenizer() const;    // null for a dummy model without one
   int64_t max_model_len() const;
+  KvCapacity kv_capacity() const;
   EngineStats stats() const;
   // Collective results of Create: every rank of the world, on every rank.
   const std::vector<RankInfo>& ranks() const;

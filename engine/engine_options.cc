@@ -38,6 +38,7 @@ absl::Status EngineOptions::Validate() const {
   }
   if (kv_cache_memory_bytes < 0) return Bad("kv-cache-memory-bytes", kv_cache_memory_bytes, "at least 0");
   if (block_size < 1 || block_size > 1024) return Bad("block-size", block_size, "1 to 1024");
+  CAIRN_RETURN_IF_ERROR(compression.Validate());
   if (threads < 0 || threads > 1024) return Bad("threads", threads, "0 (cores / ranks on the host) to 1024");
   if (!(distributed_timeout_seconds > 0)) {
     return Bad("distributed-timeout-seconds", distributed_timeout_seconds, "above 0");

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "compression/compression_config.h"
 #include "parallel/comm/process_groups.h"
 
 namespace cairn {
@@ -26,10 +27,12 @@ struct EngineOptions {
   double gpu_memory_utilization = 0.9;   // share of the rank's memory for weights and cache (on CPU: of what is free)
   int64_t kv_cache_memory_bytes = 0;     // per rank; 0 = from the utilization
   int32_t block_size = 16;
+  CompressionConfig compression;
   int64_t seed = 0;     // for requests without their own, and for dummy weights
   int32_t threads = 0;  // per rank; 0 = cores / ranks on this host
   double distributed_timeout_seconds = 600;
-  bool show_progress = false;  // load progress on stderr (rank 0)
+  bool record_evictions = false;  // Engine::TakeEvictions
+  bool show_progress = false;     // load progress on stderr (rank 0)
 
   // INVALID_ARGUMENT names the flag, its value and what is allowed.
   absl::Status Validate() const;

@@ -7,6 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "compression/budget.h"
+#include "compression/scorer.h"
+#include "engine/cache/footprint.h"
 #include "engine/config/model_config_reader.h"
 #include "engine/host_resources.h"
 #include "engine/model/load_transformer.h"
@@ -25,15 +28,25 @@ absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
   return absl::InvalidArgumentError(absl::StrCat("--dtype=", flag, " is not a type"));
 }
 
-PartitionCosts DecodeCosts(const ModelConfig& config, int64_t cached_tokens) {
+PartitionCosts DecodeCosts(const ModelConfig& config, const std::vector<int64_t>& cached_tokens) {
   const double c = static_cast<double>(config.hidden_size), d = static_cast<double>(config.head_dim);
   const double q = config.num_heads * d, kv = config.num_kv_heads * d;
   const double weights = c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size;
   PartitionCosts costs;
-  costs.layer.assign(config.num_layers, weights + 2 * kv * static_cast<double>(cached_tokens));
+  for (const int64_t tokens : cached_tokens) costs.layer.push_back(weights + 2 * kv * static_cast<double>(tokens));
   costs.embedding = c;  // one row
   costs.head = c * static_cast<double>(config.vocab_size);
   return costs;
+}
+
+std::vector<int64_t> MeanCachedTokens(const CompressionConfig& compression, int num_layers, int64_t max_model_len) {
+  std::vector<int64_t> tokens(num_layers, max_model_len / 2);
+  if (!compression.enabled() || !compression.decode) return tokens;
+  const std::vector<int32_t> budgets = AllocateBudgets(compression, num_layers);
+  for (int l = 0; l < num_layers; ++l) {
+    tokens[l] = std::min<int64_t>(tokens[l], budgets[l] + compression.buffer / 2);
+  }
+  return tokens;
 }
 
 namespace {
@@ -77,9 +90,8 @@ class Setup {
     }
     CAIRN_RETURN_IF_ERROR(CheckTensorParallel(setup_.config.num_heads, setup_.config.num_kv_heads,
                                               setup_.config.intermediate_size, options.parallel.tp));
-    CAIRN_ASSIGN_OR_RETURN(stages_,
-                           ParsePartition(options.pp_layer_partition, DecodeCosts(setup_.config, wanted_length() / 2),
-                                          options.parallel.pp));
+    CAIRN_ASSIGN_OR_RETURN(stages_, ParsePartition(options.pp_layer_partition,
+                                                   DecodeCosts(setup_.config, CachedTokens()), options.parallel.pp));
     return LoadTokenizer();
   }
 
@@ -95,6 +107,10 @@ class Setup {
 
   int64_t wanted_length() const {
     return setup_.options.max_model_len > 0 ? setup_.options.max_model_len : setup_.config.max_position_embeddings;
+  }
+
+  std::vector<int64_t> CachedTokens() const {
+    return MeanCachedTokens(setup_.options.compression, static_cast<int>(setup_.config.num_layers), wanted_length());
   }
 
   absl::Status LoadWeights() {
@@ -130,10 +146,17 @@ class Setup {
 
   absl::Status MakeRunner() {
     const EngineOptions& options = setup_.options;
+    const std::unique_ptr<Scorer> scorer =
+        options.compression.enabled() ? MakeScorer(options.compression) : std::unique_ptr<Scorer>();
     const KvBlockLayout layout = {.kv_heads = static_cast<int>(weights_.heads.kv_heads.size()),
                                   .head_dim = static_cast<int>(setup_.config.head_dim),
                                   .block_size = options.block_size,
-                                  .dtype = compute_};
+                                  .dtype = compute_,
+                                  .has_score = scorer != nullptr && scorer->needs_running_score()};
+    const QueryRingLayout rings = {
+        .window = scorer != nullptr && scorer->needs_queries() ? options.compression.window : 0,
+        .heads = static_cast<int>(weights_.heads.query_heads.size()),
+        .head_dim = static_cast<int>(setup_.config.head_dim)};
     const int64_t layers = weights_.layers.size();
     const int64_t per_sequence = (wanted_length() + options.block_size - 1) / options.block_size * layers;
     const int64_t useful = per_sequence * options.max_num_seqs;
@@ -142,16 +165,23 @@ class Setup {
             ? options.kv_cache_memory_bytes
             : static_cast<int64_t>(static_cast<double>(AvailableMemory()) * options.gpu_memory_utilization /
                                    groups_.world->local_size());
-    const int64_t affordable = budget_bytes / static_cast<int64_t>(layout.block_bytes());
+    const int64_t ring_bytes =
+        options.max_num_seqs * layers * rings.floats_per_layer() * static_cast<int64_t>(sizeof(float));
+    const int64_t affordable =
+        std::max<int64_t>(0, budget_bytes - ring_bytes) / static_cast<int64_t>(layout.block_bytes());
     const int64_t blocks = std::min({useful, affordable, int64_t{INT32_MAX}});
     if (blocks < layers) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("the KV cache has ", budget_bytes, " bytes, less than one block of ", options.block_size,
-                       " tokens in each of this rank's ", layers, " layers (", layers * layout.block_bytes(),
-                       " bytes): raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the KV cache has ", budget_bytes, " bytes, less than one block of ", options.block_size,
+          " tokens in each of this rank's ", layers, " layers (", layers * layout.block_bytes(), " bytes",
+          ring_bytes > 0
+              ? absl::StrCat(" beside ", ring_bytes, " for the last queries of ", options.max_num_seqs, " sequences")
+              : "",
+          "): raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
     }
-    CAIRN_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(setup_.context->device(), layout, static_cast<int>(layers),
-                                                          blocks, options.max_num_seqs));
+    CAIRN_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(setup_.context->device(), layout, rings,
+                                                          static_cast<int>(layers), blocks, options.max_num_seqs));
+    const int64_t max_slots = std::min(wanted_length(), blocks / layers * options.block_size);
     info_ = {.world_rank = groups_.world->rank(),
              .host = groups_.world->host(),
              .at = groups_.at,
@@ -164,7 +194,8 @@ class Setup {
     CAIRN_ASSIGN_OR_RETURN(
         setup_.runner,
         ModelRunner::Create(setup_.context.get(), &groups_, Transformer(setup_.config, std::move(weights_)),
-                            std::move(cache), options.max_num_seqs, options.max_num_batched_tokens));
+                            std::move(cache), options.compression, options.max_num_seqs, options.max_num_batched_tokens,
+                            max_slots));
     return absl::OkStatus();
   }
 
@@ -194,7 +225,7 @@ class Setup {
       info.device = in.GetString();
       StageCapacity& stage = setup_.stages[info.at.pp];
       stage.num_blocks = std::min(stage.num_blocks, info.kv_blocks);
-      stage.num_layers = info.layers.size();
+      stage.layers = info.layers;
       if (info.at.dp == 0) stage.bytes_per_block += info.kv_block_bytes;
       setup_.ranks.push_back(std::move(info));
     }
@@ -204,11 +235,26 @@ class Setup {
   // The same arithmetic on every rank, so that an error is everybody's.
   absl::Status ResolveModelLength() {
     EngineOptions& options = setup_.options;
-    const int64_t fits = CacheAccountant(setup_.stages, options.block_size).MaxTokens();
+    const CacheAccountant accountant(setup_.stages, options.block_size);
+    if (options.compression.enabled() && options.compression.decode) {
+      // A long answer always fits where its budgets do; a prompt must fit before it is compressed (Engine::Add).
+      const Footprint footprint(options.compression, static_cast<int>(setup_.config.num_layers));
+      options.max_model_len = wanted_length();
+      const StageBlocks bound =
+          footprint.Bound(accountant, 1, options.max_model_len, /*after_event=*/true, footprint.BudgetsFor(1));
+      if (accountant.Fits(bound)) return absl::OkStatus();
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "one sequence of --kv-budget=", options.compression.budget, " + --kv-buffer=", options.compression.buffer,
+          " slots per layer does not fit the KV cache, which holds ", accountant.MaxTokens(),
+          ": lower them, or raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
+    }
+    const int64_t fits = accountant.MaxTokens();
     if (options.max_model_len > fits) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "one sequence of --max-model-len=", options.max_model_len, " tokens does not fit the KV cache, which holds ",
-          fits, ": lower --max-model-len, or raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
+          fits,
+          ": lower --max-model-len, raise --kv-cache-memory-bytes or --gpu-memory-utilization, or compress the "
+          "cache (--kv-compression=rkv)"));
     }
     if (options.max_model_len == 0) options.max_model_len = std::min(wanted_length(), fits);
     return absl::OkStatus();

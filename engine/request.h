@@ -34,6 +34,28 @@ struct Completion {
   std::vector<TokenLogprob> logprobs;
 };
 
+// What compression did for an answer, or for many.
+struct CacheCounters {
+  int64_t compactions = 0;
+  int64_t evicted_tokens = 0;       // per KV head, the mean over layers
+  int64_t blocks_freed = 0;         // by compactions, over all layers
+  int64_t peak_kv_bytes = 0;        // all ranks of the replica, at the answer's largest
+  int64_t full_cache_kv_bytes = 0;  // what it would have been without compression
+
+  // Times that the full cache is larger, at the largest.
+  double compression_ratio() const {
+    return peak_kv_bytes > 0 ? static_cast<double>(full_cache_kv_bytes) / static_cast<double>(peak_kv_bytes) : 1;
+  }
+  CacheCounters& operator+=(const CacheCounters& other) {
+    compactions += other.compactions;
+    evicted_tokens += other.evicted_tokens;
+    blocks_freed += other.blocks_freed;
+    peak_kv_bytes += other.peak_kv_bytes;
+    full_cache_kv_bytes += other.full_cache_kv_bytes;
+    return *this;
+  }
+};
+
 struct RequestOutput {
   std::string id;
   bool finished = false;  // all n answers
@@ -42,7 +64,7 @@ struct RequestOutput {
   // whole.
   std::vector<Completion> completions;
   int64_t preemptions = 0;
-  int64_t peak_kv_bytes = 0;  // all ranks of the replica, at this request's largest
+  CacheCounters cache;                                                      // summed over the answers
   double arrival_seconds = 0, first_token_seconds = 0, finish_seconds = 0;  // on the engine's clock
 };
 

@@ -1,6 +1,7 @@
 #include "launcher/command_line.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -138,19 +139,47 @@ absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arg
   return result;
 }
 
+namespace {
+
+// Keys of the block kv_cache_compression_config, named as vLLM's ports of R-KV name them, to flags.
+constexpr char kCompressionBlock[] = "kv_cache_compression_config.";
+const std::pair<const char*, const char*> kCompressionKeys[] = {{"algorithm", "kv_compression"},
+                                                                {"buffer_size", "kv_buffer"},
+                                                                {"window_size", "kv_window"},
+                                                                {"mix_lambda", "kv_lambda"},
+                                                                {"similarity_threshold", "kv_threshold"},
+                                                                {"kernel_size", "kv_kernel"},
+                                                                {"num_sinks", "kv_sinks"}};
+
+std::string FlagOfConfigKey(const std::string& key) {
+  if (key.rfind(kCompressionBlock, 0) != 0) return key;
+  const std::string inner = key.substr(sizeof kCompressionBlock - 1);
+  for (const auto& [name, flag] : kCompressionKeys) {
+    if (inner == name) return flag;
+  }
+  return absl::StrCat("kv_", inner);
+}
+
+}  // namespace
+
 absl::Status ApplyConfigFile(const std::string& path, const CommandLine& command_line,
                              const std::vector<Subcommand>& all) {
   absl::StatusOr<std::vector<RunConfigEntry>> entries = ReadRunConfig(path);
   if (!entries.ok()) return WithExitCode(entries.status(), kExitUsage);
+  std::map<std::string, std::string> set_by;  // flag to the key that set it
   for (const RunConfigEntry& entry : *entries) {
     const std::string where = absl::StrCat("--config ", path, ":", entry.line, ": ");
+    const std::string key = FlagOfConfigKey(entry.key);
     if (entry.key == "config") return UsageError(absl::StrCat(where, "a config file cannot name another"));
-    const std::string name = Resolve(*command_line.subcommand, entry.key);
-    if (name.empty() && OwnerOf(entry.key, all) != nullptr) continue;
+    const std::string name = Resolve(*command_line.subcommand, key);
+    if (name.empty() && OwnerOf(key, all) != nullptr) continue;
     if (name.empty()) {
-      const std::string nearest = Underscored(Suggestion(*command_line.subcommand, entry.key));
+      const std::string nearest = Underscored(Suggestion(*command_line.subcommand, key));
       return UsageError(absl::StrCat(where, "unknown key ", entry.key, nearest.empty() ? "" : ", did you mean ",
                                      nearest, nearest.empty() ? "" : "?"));
+    }
+    if (const auto [other, is_new] = set_by.emplace(name, entry.key); !is_new) {
+      return UsageError(absl::StrCat(where, "key ", entry.key, " says again what ", other->second, " has said"));
     }
     if (command_line.given.contains(name)) continue;
     CAIRN_RETURN_IF_ERROR(Set(name, entry.value, absl::StrCat(where, entry.key, ": ")));

@@ -38,6 +38,37 @@ ABSL_FLAG(cairn::ByteSize, kv_cache_memory_bytes, {cairn::EngineOptions().kv_cac
           "KV cache of each rank, such as 2GiB or 512M; 0 takes it from --gpu-memory-utilization");
 ABSL_FLAG(int32_t, block_size, cairn::EngineOptions().block_size, "tokens in a KV block");
 
+ABSL_FLAG(std::string, kv_compression, cairn::CompressionConfig().algorithm,
+          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff or gkv: docs/compression.md");
+ABSL_FLAG(int32_t, kv_budget, cairn::CompressionConfig().budget,
+          "slots that a KV head of a layer keeps when it is compressed, the window included (mean over layers)");
+ABSL_FLAG(int32_t, kv_buffer, cairn::CompressionConfig().buffer, "tokens between compressions");
+ABSL_FLAG(int32_t, kv_window, cairn::CompressionConfig().window, "last tokens, which score the others and stay");
+ABSL_FLAG(std::string, kv_schedule, cairn::CompressionConfig().schedule,
+          "uniform, or pyramid: shallow layers keep more, deep ones less");
+ABSL_FLAG(double, kv_beta, cairn::CompressionConfig().beta, "slope of the pyramid, 1 is flat");
+ABSL_FLAG(std::string, kv_scope, cairn::CompressionConfig().scope,
+          "who shares a kept set: head (nobody), layer (its KV heads) or sequence (all layers too)");
+ABSL_FLAG(double, kv_lambda, cairn::CompressionConfig().mix_lambda,
+          "rkv, gkv with redundancy: weight of importance, the rest is redundancy's");
+ABSL_FLAG(double, kv_threshold, cairn::CompressionConfig().similarity_threshold,
+          "rkv: cosine above which two keys are near-duplicates");
+ABSL_FLAG(int32_t, kv_kernel, cairn::CompressionConfig().kernel_size, "rkv, snapkv: width of the pooling, odd");
+ABSL_FLAG(std::string, kv_pooling, cairn::CompressionConfig().pooling, "snapkv: max or avg");
+ABSL_FLAG(std::string, kv_group_reduce, cairn::CompressionConfig().group_reduce,
+          "snapkv: mean, max or sum over the query heads of a KV head");
+ABSL_FLAG(std::string, kv_variant, cairn::CompressionConfig().variant,
+          "rkv: redundancy as in the published code, or as in the paper");
+ABSL_FLAG(int32_t, kv_sinks, cairn::CompressionConfig().num_sinks, "streamingllm: first tokens, which stay");
+ABSL_FLAG(double, kv_gamma, cairn::CompressionConfig().gamma, "gkv: decay of a slot's running score");
+ABSL_FLAG(bool, kv_gkv_redundancy, cairn::CompressionConfig().gkv_redundancy, "gkv: with rkv's redundancy");
+ABSL_FLAG(bool, kv_prefill, cairn::CompressionConfig().prefill,
+          "compress a long prompt when it has been read; off: with the first full buffer of the answer");
+ABSL_FLAG(bool, kv_decode, cairn::CompressionConfig().decode,
+          "compress while decoding; off: the prompt alone, as snapkv and pyramidkv were published");
+ABSL_FLAG(bool, kv_bounded_prefill, cairn::CompressionConfig().bounded_prefill,
+          "compress a long prompt as it is read, so that it never holds more than budget + buffer (an approximation)");
+
 ABSL_FLAG(std::string, input_file, "", "requests, one JSON object a line (OpenAI batch format)");
 ABSL_FLAG(std::string, output_file, "", "results, one JSON object a line, in the order in which they finish");
 ABSL_FLAG(std::string, errors_file, "", "where failed requests go; by default the output file");
@@ -88,6 +119,26 @@ const FlagGroup kMemoryFlags{"Scheduling and memory",
                               {"gpu_memory_utilization", "X"},
                               {"kv_cache_memory_bytes", "BYTES"},
                               {"block_size", "N"}}};
+const FlagGroup kCompressionFlags{"KV compression",
+                                  {{"kv_compression", "METHOD"},
+                                   {"kv_budget", "N"},
+                                   {"kv_buffer", "N"},
+                                   {"kv_window", "N"},
+                                   {"kv_schedule", "NAME"},
+                                   {"kv_beta", "X"},
+                                   {"kv_scope", "NAME"},
+                                   {"kv_lambda", "X"},
+                                   {"kv_threshold", "X"},
+                                   {"kv_kernel", "N"},
+                                   {"kv_pooling", "NAME"},
+                                   {"kv_group_reduce", "NAME"},
+                                   {"kv_variant", "NAME"},
+                                   {"kv_sinks", "N"},
+                                   {"kv_gamma", "X"},
+                                   {"kv_gkv_redundancy"},
+                                   {"kv_prefill"},
+                                   {"kv_decode"},
+                                   {"kv_bounded_prefill"}}};
 const FlagGroup kBatchFlags{"Batch",
                             {{"input_file", "FILE", "i"},
                              {"output_file", "FILE", "o"},
@@ -110,6 +161,34 @@ const FlagGroup kSamplingFlags{"Sampling",
 const FlagGroup kReportFlags{"Report", {{"output_json", "FILE"}, {"quiet"}}};
 const FlagGroup kQuietFlags{"Report", {{"quiet"}}};
 const FlagGroup kConfigFlags{"Settings from a file", {{"config", "FILE"}}};
+
+namespace {
+
+CompressionConfig CompressionFromFlags() {
+  CompressionConfig config;
+  config.algorithm = absl::GetFlag(FLAGS_kv_compression);
+  config.schedule = absl::GetFlag(FLAGS_kv_schedule);
+  config.scope = absl::GetFlag(FLAGS_kv_scope);
+  config.budget = absl::GetFlag(FLAGS_kv_budget);
+  config.buffer = absl::GetFlag(FLAGS_kv_buffer);
+  config.window = absl::GetFlag(FLAGS_kv_window);
+  config.beta = absl::GetFlag(FLAGS_kv_beta);
+  config.mix_lambda = absl::GetFlag(FLAGS_kv_lambda);
+  config.similarity_threshold = absl::GetFlag(FLAGS_kv_threshold);
+  config.kernel_size = absl::GetFlag(FLAGS_kv_kernel);
+  config.pooling = absl::GetFlag(FLAGS_kv_pooling);
+  config.group_reduce = absl::GetFlag(FLAGS_kv_group_reduce);
+  config.variant = absl::GetFlag(FLAGS_kv_variant);
+  config.num_sinks = absl::GetFlag(FLAGS_kv_sinks);
+  config.gamma = absl::GetFlag(FLAGS_kv_gamma);
+  config.gkv_redundancy = absl::GetFlag(FLAGS_kv_gkv_redundancy);
+  config.prefill = absl::GetFlag(FLAGS_kv_prefill);
+  config.decode = absl::GetFlag(FLAGS_kv_decode);
+  config.bounded_prefill = absl::GetFlag(FLAGS_kv_bounded_prefill);
+  return config;
+}
+
+}  // namespace
 
 absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   EngineOptions options;
@@ -137,6 +216,7 @@ absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   options.gpu_memory_utilization = absl::GetFlag(FLAGS_gpu_memory_utilization);
   options.kv_cache_memory_bytes = absl::GetFlag(FLAGS_kv_cache_memory_bytes).bytes;
   options.block_size = absl::GetFlag(FLAGS_block_size);
+  options.compression = CompressionFromFlags();
   options.seed = absl::GetFlag(FLAGS_seed);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.distributed_timeout_seconds = absl::GetFlag(FLAGS_distributed_timeout_seconds);

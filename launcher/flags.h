@@ -27,8 +27,8 @@ ABSL_DECLARE_FLAG(bool, enable_thinking);
 
 namespace cairn {
 
-extern const FlagGroup kModelFlags, kParallelFlags, kMemoryFlags, kBatchFlags, kPromptFlags, kSamplingFlags,
-    kReportFlags, kQuietFlags, kConfigFlags;
+extern const FlagGroup kModelFlags, kParallelFlags, kMemoryFlags, kCompressionFlags, kBatchFlags, kPromptFlags,
+    kSamplingFlags, kReportFlags, kQuietFlags, kConfigFlags;
 
 // From the flags as they are now; checked by EngineOptions::Validate (exit code 64).
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();

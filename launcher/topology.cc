@@ -1,26 +1,12 @@
 #include "launcher/topology.h"
 
 #include <algorithm>
-#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "launcher/byte_size.h"
 
 namespace cairn {
-namespace {
-
-// Tokens that the tightest rank of a replica has room for.
-int64_t KvTokens(const std::vector<RankInfo>& ranks, int block_size) {
-  int64_t tokens = INT64_MAX;
-  for (const RankInfo& rank : ranks) {
-    tokens = std::min(tokens, rank.kv_blocks / std::max<int64_t>(1, rank.layers.size()) * block_size);
-  }
-  return tokens;
-}
-
-}  // namespace
-
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const std::vector<std::string>& row : rows) {
@@ -55,10 +41,14 @@ std::string TopologyTable(const std::vector<RankInfo>& ranks) {
 }
 
 std::string KvCacheLine(const Engine& engine) {
-  const int64_t tokens = KvTokens(engine.ranks(), engine.options().block_size);
-  return absl::StrFormat("KV cache size: %d tokens. Maximum concurrency for %d tokens per request: %.2fx\n", tokens,
-                         engine.max_model_len(),
-                         static_cast<double>(tokens) / static_cast<double>(engine.max_model_len()));
+  const KvCapacity capacity = engine.kv_capacity();
+  std::string line = absl::StrFormat("KV cache size: %d tokens. Maximum concurrency for %d tokens per request: %.2fx",
+                                     capacity.tokens, engine.max_model_len(), capacity.full_concurrency);
+  if (const CompressionConfig& config = engine.options().compression; config.enabled()) {
+    absl::StrAppendFormat(&line, ", compressed by %s to %d + %d: %.2fx", config.algorithm, config.budget, config.buffer,
+                          capacity.compressed_concurrency);
+  }
+  return line + "\n";
 }
 
 }  // namespace cairn

@@ -6,45 +6,71 @@
 #include "kernels/core/check.h"
 
 namespace cairn {
+namespace {
+
+int64_t At(const StageBlocks& blocks, size_t stage) { return blocks.empty() ? 0 : blocks[stage]; }
+
+}  // namespace
 
 CacheAccountant::CacheAccountant(std::vector<StageCapacity> stages, int block_size)
-    : stages_(std::move(stages)), block_size_(block_size) {
+    : stages_(std::move(stages)), block_size_(block_size), used_(stages_.size(), 0), peak_(stages_.size(), 0) {
   CAIRN_CHECK(!stages_.empty() && block_size_ > 0);
-  max_per_layer_ = INT64_MAX;
-  for (size_t i = 0; i < stages_.size(); ++i) {
-    const int64_t per_layer = stages_[i].num_blocks / stages_[i].num_layers;
-    if (per_layer < max_per_layer_) {
-      max_per_layer_ = per_layer;
-      tightest_ = static_cast<int>(i);
+}
+
+StageBlocks CacheAccountant::FullCache(int64_t tokens) const {
+  return Blocks([tokens](int64_t) { return tokens; });
+}
+
+bool CacheAccountant::CanReplace(const StageBlocks& held, const StageBlocks& wanted) const {
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    if (used_[s] - At(held, s) + At(wanted, s) > stages_[s].num_blocks) return false;
+  }
+  return true;
+}
+
+void CacheAccountant::Replace(StageBlocks& held, StageBlocks wanted) {
+  CAIRN_CHECK(CanReplace(held, wanted), "the KV cache was planned over its size");
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    used_[s] += At(wanted, s) - At(held, s);
+    CAIRN_CHECK(used_[s] >= 0);
+    peak_[s] = std::max(peak_[s], used_[s]);
+  }
+  held = std::move(wanted);
+}
+
+bool CacheAccountant::Fits(const StageBlocks& wanted) const { return Concurrency(wanted) >= 1; }
+
+double CacheAccountant::Concurrency(const StageBlocks& each) const {
+  double sequences = 1e18;
+  for (size_t s = 0; s < stages_.size(); ++s) {
+    if (At(each, s) > 0) {
+      sequences = std::min(sequences, static_cast<double>(stages_[s].num_blocks) / static_cast<double>(each[s]));
     }
   }
+  return sequences;
 }
 
-bool CacheAccountant::CanGrow(int64_t held_tokens, int64_t tokens) const {
-  return used_per_layer_ - BlocksPerLayer(held_tokens) + BlocksPerLayer(tokens) <= max_per_layer_;
+int64_t CacheAccountant::MaxTokens() const {
+  int64_t blocks = INT64_MAX;
+  for (const StageCapacity& stage : stages_) blocks = std::min(blocks, stage.num_blocks / stage.layers.size());
+  return blocks * block_size_;
 }
 
-void CacheAccountant::Grow(int64_t held_tokens, int64_t tokens) {
-  CAIRN_CHECK(CanGrow(held_tokens, tokens));
-  used_per_layer_ += BlocksPerLayer(tokens) - BlocksPerLayer(held_tokens);
-  peak_per_layer_ = std::max(peak_per_layer_, used_per_layer_);
-}
-
-void CacheAccountant::Release(int64_t held_tokens) {
-  used_per_layer_ -= BlocksPerLayer(held_tokens);
-  CAIRN_CHECK(used_per_layer_ >= 0);
-}
-
-int64_t CacheAccountant::MaxTokens() const { return max_per_layer_ * block_size_; }
-
-int64_t CacheAccountant::BytesFor(int64_t tokens) const {
+int64_t CacheAccountant::Bytes(const StageBlocks& blocks) const {
   int64_t bytes = 0;
-  for (const StageCapacity& stage : stages_) bytes += BlocksPerLayer(tokens) * stage.num_layers * stage.bytes_per_block;
+  for (size_t s = 0; s < stages_.size(); ++s) bytes += At(blocks, s) * stages_[s].bytes_per_block;
   return bytes;
 }
 
-int64_t CacheAccountant::total_blocks() const { return max_per_layer_ * stages_[tightest_].num_layers; }
-int64_t CacheAccountant::used_blocks() const { return used_per_layer_ * stages_[tightest_].num_layers; }
-int64_t CacheAccountant::peak_used_blocks() const { return peak_per_layer_ * stages_[tightest_].num_layers; }
+size_t CacheAccountant::Fullest() const {
+  const auto share = [this](size_t s) {
+    return static_cast<double>(peak_[s]) / static_cast<double>(std::max<int64_t>(1, stages_[s].num_blocks));
+  };
+  size_t fullest = 0;
+  for (size_t s = 1; s < stages_.size(); ++s) {
+    if (share(s) > share(fullest)) fullest = s;
+  }
+  return fullest;
+}
 
 }  // namespace cairn

@@ -6,44 +6,63 @@
 #include <cstdint>
 #include <vector>
 
+#include "parallel/shard/shard.h"
+
 namespace cairn {
 
 // One pipeline stage: its pool (the smallest of its tp ranks) and its layers.
 struct StageCapacity {
   int64_t num_blocks = 0;
-  int64_t num_layers = 0;
+  Range layers = {};            // of the model
   int64_t bytes_per_block = 0;  // summed over the stage's tp ranks
 };
+
+// A number of blocks on each stage.
+using StageBlocks = std::vector<int64_t>;
 
 class CacheAccountant {
  public:
   CacheAccountant(std::vector<StageCapacity> stages, int block_size);
 
-  // Whether a sequence that holds `held_tokens` can grow to `tokens` now.
-  bool CanGrow(int64_t held_tokens, int64_t tokens) const;
-  void Grow(int64_t held_tokens, int64_t tokens);
-  void Release(int64_t held_tokens);
+  // What a sequence takes that has slots(l) slots in layer l of the model.
+  template <typename SlotsOfLayer>
+  StageBlocks Blocks(const SlotsOfLayer& slots) const {
+    StageBlocks blocks(stages_.size(), 0);
+    for (size_t s = 0; s < stages_.size(); ++s) {
+      const Range& layers = stages_[s].layers;
+      for (int64_t l = layers.begin; l < layers.end; ++l) blocks[s] += (slots(l) + block_size_ - 1) / block_size_;
+    }
+    return blocks;
+  }
+  StageBlocks FullCache(int64_t tokens) const;
+
+  // Whether a sequence that holds `held` (empty: nothing) can hold `wanted` instead, now; and the change.
+  bool CanReplace(const StageBlocks& held, const StageBlocks& wanted) const;
+  void Replace(StageBlocks& held, StageBlocks wanted);
+  void Release(StageBlocks& held) { Replace(held, {}); }
+  // Whether an otherwise empty cache can hold it.
+  bool Fits(const StageBlocks& wanted) const;
+  // How many sequences that hold `each` fit together.
+  double Concurrency(const StageBlocks& each) const;
 
   int block_size() const { return block_size_; }
-  // The longest sequence that fits an otherwise empty cache.
+  // The longest uncompressed sequence that fits an otherwise empty cache.
   int64_t MaxTokens() const;
-  // Bytes over all ranks of the replica that a sequence of `tokens` holds.
-  int64_t BytesFor(int64_t tokens) const;
+  // Bytes over all ranks of the replica.
+  int64_t Bytes(const StageBlocks& blocks) const;
 
-  // Of the tightest stage (the one with the largest used share).
-  int64_t total_blocks() const;
-  int64_t used_blocks() const;
-  int64_t peak_used_blocks() const;
+  // Of the stage that has used the largest share of its pool.
+  int64_t total_blocks() const { return stages_[Fullest()].num_blocks; }
+  int64_t used_blocks() const { return used_[Fullest()]; }
+  int64_t peak_used_blocks() const { return peak_[Fullest()]; }
+  const StageBlocks& peak() const { return peak_; }
 
  private:
-  int64_t BlocksPerLayer(int64_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
+  size_t Fullest() const;
 
   std::vector<StageCapacity> stages_;
   int block_size_;
-  // All layers have equal lengths, so a stage's use is its layers times this.
-  int64_t used_per_layer_ = 0, peak_per_layer_ = 0;
-  int64_t max_per_layer_ = 0;  // what the tightest stage can give every one of its layers
-  int tightest_ = 0;
+  StageBlocks used_, peak_;
 };
 
 }  // namespace cairn

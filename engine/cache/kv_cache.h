@@ -10,20 +10,35 @@
 #include "absl/status/statusor.h"
 #include "engine/cache/block_pool.h"
 #include "kernels/core/buffer.h"
+#include "kernels/core/context.h"
 #include "kernels/core/kv_view.h"
+#include "kernels/core/tensor.h"
 
 namespace cairn {
+
+// The last queries of each sequence and layer, for the methods that score by them: rings of `window` rows, the query at
+// position p in row p % window. None where window is 0.
+struct QueryRingLayout {
+  int window = 0;
+  int heads = 0;  // query heads of this rank
+  int head_dim = 0;
+
+  int64_t floats_per_layer() const { return static_cast<int64_t>(window) * heads * head_dim; }
+};
 
 class KvCache {
  public:
   // RESOURCE_EXHAUSTED when the pool cannot be allocated. `max_sequences` sequences may be open at once: their handles
   // are 0 .. max_sequences - 1.
-  static absl::StatusOr<KvCache> Create(Device device, const KvBlockLayout& layout, int num_layers, int64_t num_blocks,
-                                        int max_sequences);
+  static absl::StatusOr<KvCache> Create(Device device, const KvBlockLayout& layout, const QueryRingLayout& rings,
+                                        int num_layers, int64_t num_blocks, int max_sequences);
 
   void Open(int sequence);
   // Room for `num_tokens` more slots in every layer; they follow what is there.
   void Append(int sequence, int num_tokens);
+  // Keeps the slots of `kept` [kv_heads, K] (or [1, K]: the same in every head), ascending: they become slots 0 .. K -
+  // 1, in every plane, and the blocks behind them go back to the pool. The only code that moves slots.
+  void Compact(Context& context, int sequence, int layer, const Tensor& kept);
   // Returns every block of the sequence to the pool.
   void Close(int sequence);
   bool is_open(int sequence) const { return sequences_[sequence].open; }
@@ -31,6 +46,13 @@ class KvCache {
   // `layer` counts from this rank's first. The view's block table is valid until the sequence's next Append or Close.
   KvView View(int sequence, int layer) const;
   int32_t physical_length(int sequence, int layer) const { return sequences_[sequence].layers[layer].num_slots; }
+  // Tokens seen: the position of the next one. Compaction does not change it.
+  int64_t logical_length(int sequence) const { return sequences_[sequence].seen; }
+
+  const QueryRingLayout& ring_layout() const { return ring_layout_; }
+  bool has_rings() const { return ring_layout_.window > 0; }
+  // [window, heads, head_dim] f32 of one layer; a sequence's layers follow one another.
+  float* QueryRing(int sequence, int layer) const;
 
   const KvBlockLayout& layout() const { return layout_; }
   int num_layers() const { return num_layers_; }
@@ -44,13 +66,16 @@ class KvCache {
   };
   struct Sequence {
     bool open = false;
+    int64_t seen = 0;
     std::vector<LayerState> layers;
   };
 
-  KvCache(Buffer memory, const KvBlockLayout& layout, int num_layers, int64_t num_blocks, int max_sequences);
+  KvCache(Buffer memory, Buffer rings, const KvBlockLayout& layout, const QueryRingLayout& ring_layout, int num_layers,
+          int64_t num_blocks, int max_sequences);
 
-  Buffer memory_;
+  Buffer memory_, rings_;
   KvBlockLayout layout_;
+  QueryRingLayout ring_layout_;
   int num_layers_;
   BlockPool pool_;
   std::vector<Sequence> sequences_;

@@ -5,6 +5,7 @@
 #include "kernels/core/status_macros.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/kv_select.h"
 #include "parallel/shard/parallel_embedding.h"
 
 namespace cairn {
@@ -44,18 +45,23 @@ absl::Status Transformer::Embed(Context& context, Communicator& tp, const Tensor
 
 absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& rows, const KvCache& cache,
                                  Workspace& workspace, const Tensor& hidden) const {
+  rows.query_rings.resize(cache.has_rings() ? rows.sequences.size() : 0);
   for (size_t l = 0; l < weights_.layer.size(); ++l) {
+    const int layer = static_cast<int>(l);
     for (size_t i = 0; i < rows.sequences.size(); ++i) {
-      rows.sequences[i].kv = cache.View(rows.cache_handles[i], static_cast<int>(l));
+      rows.sequences[i].kv = cache.View(rows.cache_handles[i], layer);
+      if (cache.has_rings()) rows.query_rings[i] = cache.QueryRing(rows.cache_handles[i], layer);
     }
-    CAIRN_RETURN_IF_ERROR(Attention(context, tp, weights_.layer[l].attention, rows, workspace, hidden));
+    CAIRN_RETURN_IF_ERROR(
+        Attention(context, tp, weights_.layer[l].attention, rows, cache.ring_layout().window, workspace, hidden));
     CAIRN_RETURN_IF_ERROR(Mlp(context, tp, weights_.layer[l].mlp, workspace, hidden));
   }
   return absl::OkStatus();
 }
 
-absl::Status Transformer::Attention(Context& context, Communicator& tp, const AttentionWeights& weights, StepRows& rows,
-                                    Workspace& workspace, const Tensor& hidden) const {
+absl::Status Transformer::Attention(Context& context, Communicator& tp, const AttentionWeights& weights,
+                                    const StepRows& rows, int query_window, Workspace& workspace,
+                                    const Tensor& hidden) const {
   const int64_t T = hidden.dim(0), d = config_.head_dim;
   const int64_t q_heads = weights_.heads.query_heads.size(), kv_heads = weights_.heads.kv_heads.size();
   const Tensor normed = workspace.normed.Rows(0, T);
@@ -75,6 +81,9 @@ absl::Status Transformer::Attention(Context& context, Communicator& tp, const At
   Rope(context, q, rows.positions, ViewOf(inverse_frequencies_));
   Rope(context, k, rows.positions, ViewOf(inverse_frequencies_));
   KvAppend(context, k, v, rows.positions, rows.sequences);
+  if (query_window > 0) {
+    RecordQueries(context, q, rows.positions, rows.sequences, rows.query_rings, query_window);
+  }
   PagedAttention(context, q, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
                  attended.SplitRows(q_heads, d));
   CAIRN_RETURN_IF_ERROR(weights.o.Forward(context, tp, attended, output));

@@ -59,6 +59,7 @@ struct StepRows {
   Tensor positions;                     // [T] int32
   std::vector<SequenceRows> sequences;  // `kv` is filled per layer
   std::vector<int> cache_handles;       // of each sequence, for KvCache::View
+  std::vector<float*> query_rings;      // of each sequence, filled per layer where the cache has them
 };
 
 class Transformer {
@@ -78,8 +79,8 @@ class Transformer {
   const StageWeights& weights() const { return weights_; }
 
  private:
-  absl::Status Attention(Context& context, Communicator& tp, const AttentionWeights& weights, StepRows& rows,
-                         Workspace& workspace, const Tensor& hidden) const;
+  absl::Status Attention(Context& context, Communicator& tp, const AttentionWeights& weights, const StepRows& rows,
+                         int query_window, Workspace& workspace, const Tensor& hidden) const;
   absl::Status Mlp(Context& context, Communicator& tp, const MlpWeights& weights, Workspace& workspace,
                    const Tensor& hidden) const;
 

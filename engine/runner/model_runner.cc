@@ -34,12 +34,25 @@ WorkspaceShape ShapeFor(const Transformer& transformer, const ProcessGroups& gro
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* context, ProcessGroups* groups,
                                                                  Transformer transformer, KvCache cache,
-                                                                 int max_sequences, int64_t max_tokens) {
+                                                                 const CompressionConfig& compression,
+                                                                 int max_sequences, int64_t max_tokens,
+                                                                 int64_t max_slots) {
   CAIRN_ASSIGN_OR_RETURN(
       Workspace workspace,
       Workspace::Create(context->device(), ShapeFor(transformer, *groups, max_sequences, max_tokens)));
-  return std::unique_ptr<ModelRunner>(
+  auto runner = std::unique_ptr<ModelRunner>(
       new ModelRunner(context, groups, std::move(transformer), std::move(cache), std::move(workspace), max_sequences));
+  if (!compression.enabled()) return runner;
+  const ModelConfig& config = runner->transformer_.config();
+  const StageWeights& weights = runner->transformer_.weights();
+  const CompressorShape shape = {.heads = weights.heads,
+                                 .head_dim = static_cast<int>(config.head_dim),
+                                 .num_layers = static_cast<int>(weights.layers.size()),
+                                 .max_slots = static_cast<int32_t>(max_slots)};
+  CAIRN_ASSIGN_OR_RETURN(runner->compressor_,
+                         CacheCompressor::Create(context, groups, compression, weights.layers,
+                                                 static_cast<int>(config.num_layers), shape, max_sequences));
+  return runner;
 }
 
 ModelRunner::ModelRunner(Context* context, ProcessGroups* groups, Transformer transformer, KvCache cache,
@@ -62,6 +75,7 @@ void ModelRunner::OpenAndClose(const StepPlan& plan) {
   }
   for (const OpenSequence& open : plan.opens) {
     cache_.Open(open.sequence);
+    if (compressor_ != nullptr) compressor_->Open(open);
     if (sampler_ != nullptr) sampler_->Open(open);
   }
 }
@@ -112,9 +126,8 @@ absl::StatusOr<std::optional<StepResult>> ModelRunner::SampleRows(const StepPlan
   return result;
 }
 
-absl::StatusOr<std::optional<StepResult>> ModelRunner::Run(const StepPlan& plan) {
-  OpenAndClose(plan);
-  FillRows(plan);
+// This stage's layers; the last stage samples, the others hand the residual stream on.
+absl::StatusOr<std::optional<StepResult>> ModelRunner::Forward(const StepPlan& plan) {
   const Tensor hidden = workspace_.hidden.Rows(0, rows_.ids.dim(0));
   if (groups_->is_first_stage()) {
     CAIRN_RETURN_IF_ERROR(transformer_.Embed(*context_, *groups_->tp, rows_.ids, hidden));
@@ -125,6 +138,20 @@ absl::StatusOr<std::optional<StepResult>> ModelRunner::Run(const StepPlan& plan)
   if (groups_->is_last_stage()) return SampleRows(plan, hidden);
   CAIRN_RETURN_IF_ERROR(groups_->pp->Send(hidden, groups_->at.pp + 1));
   return std::nullopt;
+}
+
+absl::StatusOr<std::optional<StepResult>> ModelRunner::Run(const StepPlan& plan) {
+  OpenAndClose(plan);
+  if (compressor_ != nullptr) compressor_->Apply(cache_, plan.compactions);
+  FillRows(plan);
+  CAIRN_ASSIGN_OR_RETURN(std::optional<StepResult> result, Forward(plan));
+  // The token is sampled from the cache as it was; the next forward of a compressed sequence sees what is kept.
+  if (compressor_ != nullptr) {
+    std::vector<Compaction> selected;
+    CAIRN_RETURN_IF_ERROR(compressor_->Run(cache_, plan, selected));
+    if (result.has_value()) result->compactions = std::move(selected);
+  }
+  return result;
 }
 
 }  // namespace cairn

@@ -1,6 +1,10 @@
 // Continuous batching on the scheduling rank: decode tokens first, then prompt chunks up to the token budget, then new
 // sequences where the cache has room; preemption by recompute when it has not. With pipeline stages a step is a
 // micro-batch: the running sequences are spread over up to pp steps in flight.
+//
+// With compression the scheduler also says when a sequence is compressed, admits by the bound of what it can ever hold,
+// and therefore never preempts. An event frees its blocks at the end of its step on every rank, so the next plan may
+// give them away; where the kept set comes back with the token (scope sequence), the plan that carries it out may.
 #ifndef CAIRN_ENGINE_SCHEDULER_SCHEDULER_H_
 #define CAIRN_ENGINE_SCHEDULER_SCHEDULER_H_
 
@@ -12,7 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "compression/trigger.h"
 #include "engine/cache/cache_accountant.h"
+#include "engine/cache/footprint.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace cairn {
@@ -28,21 +34,35 @@ struct Sequence {
   OpenSequence spec;  // spec.sequence is the handle while running
   bool needs_history = false;
   std::vector<int32_t> tokens;  // prompt and answer
+  int64_t max_fed = INT64_MAX;  // tokens that it will be fed at most: prompt and answer but for the last token
   void* user = nullptr;
 
   // The scheduler's:
   int64_t arrival = 0;
-  int32_t num_fed = 0;      // tokens planned into the cache: the logical length
-  int64_t held_tokens = 0;  // slots per layer accounted for
-  int32_t preemptions = 0;
-  int64_t peak_tokens = 0;  // largest held_tokens
+  SequenceLength length;  // tokens planned into the cache
+  Budgets budgets;
+  StageBlocks held, reserved;
   bool running = false;
-  bool awaits_token = false;  // a step that samples for it is in flight
+  bool awaits_token = false;       // a step that samples for it is in flight
+  bool awaits_compaction = false;  // a step that selects what it keeps is in flight, or its plan is
+
+  // For reports.
+  int32_t preemptions = 0;
+  int32_t compactions = 0;
+  int64_t evicted_slots = 0;                     // summed over layers, per KV head
+  int64_t blocks_freed = 0;                      // by compactions, summed over stages
+  int64_t peak_bytes = 0, full_cache_bytes = 0;  // at its largest; what it would be without compression
+
+  int64_t unfed() const { return static_cast<int64_t>(tokens.size()) - length.fed; }
 };
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerOptions& options, CacheAccountant accountant);
+  // `accountant`: with nothing in use.
+  Scheduler(const SchedulerOptions& options, const CacheAccountant& accountant, Footprint footprint);
+
+  // Whether a sequence could run if it were alone; by how much a prompt may grow otherwise.
+  bool CanEverRun(int64_t prompt_length, int64_t max_fed) const;
 
   // `sequence` stays the caller's; it must live until Remove.
   void Add(Sequence* sequence);
@@ -60,9 +80,14 @@ class Scheduler {
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t preemptions() const { return preemptions_; }
   int64_t peak_running() const { return peak_running_; }
-  const CacheAccountant& accountant() const { return accountant_; }
+  // The blocks in use.
+  const CacheAccountant& used() const { return used_; }
 
  private:
+  bool compresses() const { return footprint_.config().enabled(); }
+  void Hold(Sequence* sequence, StageBlocks wanted);
+  void TakeCompactions(StepPlan& plan);
+  void AccountForEvent(Sequence* sequence);
   void PlanRunning(bool decode, int64_t max_sequences, int64_t& budget, StepPlan& plan);
   void Admit(int64_t& budget, StepPlan& plan);
   bool MakeRoom(Sequence* sequence, const StepPlan& plan);
@@ -71,9 +96,13 @@ class Scheduler {
   void Feed(Sequence* sequence, int64_t& budget, StepPlan& plan);
 
   SchedulerOptions options_;
-  CacheAccountant accountant_;
-  std::deque<Sequence*> waiting_;   // in arrival order; the preempted in front
-  std::vector<Sequence*> running_;  // in arrival order
+  Footprint footprint_;
+  CacheAccountant used_;                 // what is in use once everything planned has run
+  CacheAccountant reserved_;             // what admission counts: the same without compression, the bounds with it
+  std::vector<Sequence*> compacted_;     // their events are in steps already planned, or in `compactions_`
+  std::vector<Compaction> compactions_;  // for the next plan
+  std::deque<Sequence*> waiting_;        // in arrival order; the preempted in front
+  std::vector<Sequence*> running_;       // in arrival order
   std::vector<Sequence*> by_handle_;
   std::vector<int32_t> free_handles_;
   std::vector<int32_t> closes_;

@@ -3,6 +3,26 @@
 #include "engine/scheduler/wire.h"
 
 namespace cairn {
+namespace {
+
+void PutCompactions(WireWriter& out, const std::vector<Compaction>& compactions) {
+  out.Put<uint64_t>(compactions.size());
+  for (const Compaction& compaction : compactions) {
+    out.Put(compaction.sequence);
+    out.PutVector(compaction.kept);
+  }
+}
+
+std::vector<Compaction> GetCompactions(WireReader& in) {
+  std::vector<Compaction> compactions(in.Get<uint64_t>());
+  for (Compaction& compaction : compactions) {
+    compaction.sequence = in.Get<int32_t>();
+    compaction.kept = in.GetVector<int32_t>();
+  }
+  return compactions;
+}
+
+}  // namespace
 
 int64_t StepPlan::num_tokens() const {
   int64_t tokens = 0;
@@ -15,9 +35,11 @@ std::string StepPlan::Serialize() const {
   out.Put(step);
   out.Put(shutdown);
   out.PutVector(closes);
+  PutCompactions(out, compactions);
   out.Put<uint64_t>(opens.size());
   for (const OpenSequence& open : opens) {
     out.Put(open.sequence);
+    out.PutString(open.request_id);
     out.Put(open.sampler);
     out.Put(open.prompt_length);
     out.PutVector(open.masked_tokens);
@@ -29,6 +51,7 @@ std::string StepPlan::Serialize() const {
     out.Put(sequence.position);
     out.PutVector(sequence.tokens);
     out.Put(sequence.sample);
+    out.Put(sequence.compress);
   }
   return out.Take();
 }
@@ -39,9 +62,11 @@ StepPlan StepPlan::Parse(const std::string& bytes) {
   plan.step = in.Get<int64_t>();
   plan.shutdown = in.Get<bool>();
   plan.closes = in.GetVector<int32_t>();
+  plan.compactions = GetCompactions(in);
   plan.opens.resize(in.Get<uint64_t>());
   for (OpenSequence& open : plan.opens) {
     open.sequence = in.Get<int32_t>();
+    open.request_id = in.GetString();
     open.sampler = in.Get<SamplerSpec>();
     open.prompt_length = in.Get<int32_t>();
     open.masked_tokens = in.GetVector<int32_t>();
@@ -53,6 +78,7 @@ StepPlan StepPlan::Parse(const std::string& bytes) {
     sequence.position = in.Get<int32_t>();
     sequence.tokens = in.GetVector<int32_t>();
     sequence.sample = in.Get<bool>();
+    sequence.compress = in.Get<bool>();
   }
   CAIRN_CHECK(in.at_end(), "a StepPlan has trailing bytes");
   return plan;
@@ -72,6 +98,7 @@ std::string StepResult::Serialize() const {
       out.Put(logprob);
     }
   }
+  PutCompactions(out, compactions);
   return out.Take();
 }
 
@@ -90,6 +117,7 @@ StepResult StepResult::Parse(const std::string& bytes) {
       logprob = in.Get<float>();
     }
   }
+  result.compactions = GetCompactions(in);
   CAIRN_CHECK(in.at_end(), "a StepResult has trailing bytes");
   return result;
 }

@@ -26,6 +26,7 @@ struct SamplerSpec {
 
 struct OpenSequence {
   int32_t sequence = 0;
+  std::string request_id = {};  // for messages
   SamplerSpec sampler;
   int32_t prompt_length = 0;                // tokens from here on are the answer's
   std::vector<int32_t> masked_tokens = {};  // until min_tokens: EOS and stop ids
@@ -37,12 +38,21 @@ struct SequenceStep {
   int32_t position = 0;              // of the first token: the sequence's logical length
   std::vector<int32_t> tokens = {};  // a prompt chunk, or the one token decoded last
   bool sample = false;               // the last token's logits give a new token
+  bool compress = false;             // after the forward of the whole step
+};
+
+// One set of slots that every head of every layer keeps (scope sequence): chosen by the last stage, ascending, the
+// window included.
+struct Compaction {
+  int32_t sequence = 0;
+  std::vector<int32_t> kept = {};
 };
 
 struct StepPlan {
   int64_t step = 0;
   bool shutdown = false;
-  std::vector<int32_t> closes;  // before everything else
+  std::vector<int32_t> closes;          // before everything else
+  std::vector<Compaction> compactions;  // then these
   std::vector<OpenSequence> opens;
   std::vector<SequenceStep> sequences;
 
@@ -51,7 +61,7 @@ struct StepPlan {
   static StepPlan Parse(const std::string& bytes);
 };
 
-// What the last stage sends back: a token per sequence that sampled, in the plan's order.
+// What the last stage sends back: a token per sequence that sampled, in the plan's order, and what sequences keep.
 struct StepResult {
   struct Token {
     int32_t sequence = 0;
@@ -59,6 +69,7 @@ struct StepResult {
   };
   int64_t step = 0;
   std::vector<Token> tokens;
+  std::vector<Compaction> compactions = {};
 
   std::string Serialize() const;
   static StepResult Parse(const std::string& bytes);

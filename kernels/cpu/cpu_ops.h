@@ -5,6 +5,7 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/matmul.h"
+#include "kernels/ops/window_queries.h"
 
 namespace cairn::cpu {
 
@@ -21,6 +22,8 @@ void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& 
               absl::Span<const SequenceRows> sequences);
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
+
+void WindowQueries(Context& context, absl::Span<const float* const> rings, int oldest, const Tensor& out);
 
 }  // namespace cairn::cpu
 

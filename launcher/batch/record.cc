@@ -104,7 +104,12 @@ Record RecordBuilder::Success(const BatchItem& item, const std::vector<int32_t>&
   // vLLM has a chat's prompt ids here; ours are beside every answer's ids too.
   if (item.return_token_ids) body["prompt_token_ids"] = prompt_ids;
   body["cairn"] = {{"preemptions", output.preemptions},
-                   {"peak_kv_bytes", output.peak_kv_bytes},
+                   {"compactions", output.cache.compactions},
+                   {"evicted_tokens", output.cache.evicted_tokens},
+                   {"blocks_freed", output.cache.blocks_freed},
+                   {"peak_kv_bytes", output.cache.peak_kv_bytes},
+                   {"full_cache_kv_bytes", output.cache.full_cache_kv_bytes},
+                   {"compression_ratio", output.cache.compression_ratio()},
                    {"first_token_seconds", output.first_token_seconds - output.arrival_seconds},
                    {"total_seconds", output.finish_seconds - output.arrival_seconds}};
   const ordered_json response = {{"status_code", 200}, {"request_id", "req_" + suffix}, {"body", std::move(body)}};

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "launcher/byte_size.h"
 #include "launcher/progress.h"
 
 namespace cairn {
@@ -14,6 +15,10 @@ namespace {
 struct Engines {
   int64_t steps = 0, peak_running = 0, preemptions = 0;
   double peak_kv_use = 0;  // of the fullest replica
+  CacheCounters cache;
+  double busy_seconds = 0, compression_seconds = 0;
+
+  double compression_share() const { return busy_seconds > 0 ? compression_seconds / busy_seconds : 0; }
 };
 
 Engines EnginesOf(const BatchTotals& totals) {
@@ -22,6 +27,9 @@ Engines EnginesOf(const BatchTotals& totals) {
     engines.steps += replica.stats.steps;
     engines.peak_running += replica.stats.peak_running;
     engines.preemptions += replica.stats.preemptions;
+    engines.cache += replica.stats.cache;
+    engines.busy_seconds += replica.stats.busy_seconds;
+    engines.compression_seconds += replica.stats.compression_seconds;
     if (replica.stats.kv_blocks_total > 0) {
       engines.peak_kv_use = std::max(engines.peak_kv_use, static_cast<double>(replica.stats.kv_blocks_peak) /
                                                               static_cast<double>(replica.stats.kv_blocks_total));
@@ -56,6 +64,18 @@ std::string SummaryText(const BatchSummary& summary) {
       PerSecond(static_cast<double>(counts.prompt_tokens + counts.completion_tokens), seconds),
       PerSecond(static_cast<double>(totals.ok), seconds), engines.peak_running, engines.steps, engines.preemptions,
       100 * engines.peak_kv_use);
+  if (engines.cache.compactions > 0) {
+    const double answers = static_cast<double>(std::max<int64_t>(1, counts.answers));
+    absl::StrAppend(
+        &text, absl::StrFormat(
+                   "  compression  %d compactions took %s (%.1f %% of the time), evicted %d tokens, freed %d blocks\n"
+                   "               an answer held at most %s on average, the full cache %s: %.1f times as much\n",
+                   engines.cache.compactions, FormatDuration(engines.compression_seconds),
+                   100 * engines.compression_share(), engines.cache.evicted_tokens, engines.cache.blocks_freed,
+                   FormatBytes(static_cast<double>(engines.cache.peak_kv_bytes) / answers),
+                   FormatBytes(static_cast<double>(engines.cache.full_cache_kv_bytes) / answers),
+                   engines.cache.compression_ratio()));
+  }
   if (counts.answers_cut > 0) {
     absl::StrAppend(&text, absl::StrFormat("  cut short    %d of %d answers (%.0f %%) ended at their token limit "
                                            "(finish_reason \"length\")\n",
@@ -88,6 +108,14 @@ nlohmann::ordered_json SummaryJson(const BatchSummary& summary,
       {"peak_running", engines.peak_running},
       {"preemptions", engines.preemptions},
       {"peak_kv_use", engines.peak_kv_use},
+      {"compactions", engines.cache.compactions},
+      {"evicted_tokens", engines.cache.evicted_tokens},
+      {"blocks_freed", engines.cache.blocks_freed},
+      {"sum_peak_kv_bytes", engines.cache.peak_kv_bytes},
+      {"sum_full_cache_kv_bytes", engines.cache.full_cache_kv_bytes},
+      {"compression_ratio", engines.cache.compression_ratio()},
+      {"compression_seconds", engines.compression_seconds},
+      {"compression_share", engines.compression_share()},
       {"answers", counts.answers},
       {"answers_cut", counts.answers_cut},
       {"share_finish_reason_length", CutShare(counts)}};

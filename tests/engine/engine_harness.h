@@ -63,7 +63,8 @@ inline Request GreedyRequest(const std::string& id, std::vector<int32_t> prompt,
 
 struct HarnessResult {
   std::map<std::string, RequestOutput> outputs;
-  EngineStats stats;  // of replica 0
+  EngineStats stats;                // of replica 0
+  std::vector<Eviction> evictions;  // of all replicas, where they are recorded
 };
 
 // Adds all requests at once (dealt round robin over the replicas) and steps until they are done.
@@ -85,6 +86,8 @@ inline absl::StatusOr<HarnessResult> RunEngine(const EngineOptions& options, con
         const std::lock_guard lock(mutex);
         result.outputs[output.id] = std::move(output);
       }
+      const std::lock_guard lock(mutex);
+      for (Eviction& eviction : engine->TakeEvictions()) result.evictions.push_back(std::move(eviction));
     }
     if (replica == 0) result.stats = engine->stats();
     return engine->Shutdown();

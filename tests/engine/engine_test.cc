@@ -47,7 +47,7 @@ TEST_F(EngineTest, TextIsTheDecodedTokensAndStreamsWhole) {
   EXPECT_EQ(answer.text.rfind(streamed, 0), 0u) << "what was streamed must begin the text";
   EXPECT_FALSE(streamed.empty());
   EXPECT_EQ(output.prompt_tokens, 5);
-  EXPECT_GT(output.peak_kv_bytes, 0);
+  EXPECT_GT(output.cache.peak_kv_bytes, 0);
 }
 
 TEST_F(EngineTest, StopStringAcrossTokenBorders) {

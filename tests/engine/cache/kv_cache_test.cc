@@ -12,7 +12,7 @@ namespace {
 
 KvCache MakeCache(int layers, int64_t blocks, int sequences, int block_size) {
   const KvBlockLayout layout = {.kv_heads = 2, .head_dim = 8, .block_size = block_size, .dtype = DType::kFloat32};
-  return *KvCache::Create({}, layout, layers, blocks, sequences);
+  return *KvCache::Create({}, layout, {}, layers, blocks, sequences);
 }
 
 TEST(KvCacheTest, SlotsAreInTheirOwnBlocksAndComeBackOnClose) {
@@ -49,26 +49,28 @@ TEST(KvCacheTest, AccountantCountsWhatTheCacheHolds) {
   std::mt19937 rng(3);
   constexpr int kLayers = 5, kBlock = 8, kSequences = 6;
   KvCache cache = MakeCache(kLayers, 200, kSequences, kBlock);
-  CacheAccountant accountant({{.num_blocks = 200, .num_layers = kLayers, .bytes_per_block = 10},
-                              {.num_blocks = 900, .num_layers = 2, .bytes_per_block = 10}},
+  CacheAccountant accountant({{.num_blocks = 200, .layers = {0, kLayers}, .bytes_per_block = 10},
+                              {.num_blocks = 900, .layers = {kLayers, kLayers + 2}, .bytes_per_block = 10}},
                              kBlock);
   EXPECT_EQ(accountant.MaxTokens(), 40 * kBlock);
-  EXPECT_EQ(accountant.BytesFor(9), 2 * 10 * (kLayers + 2));
-  std::vector<int64_t> held(kSequences, -1);
+  EXPECT_EQ(accountant.Bytes(accountant.FullCache(9)), 2 * 10 * (kLayers + 2));
+  std::vector<int64_t> tokens(kSequences, -1);
+  std::vector<StageBlocks> held(kSequences);
   int refused = 0;
   for (int i = 0; i < 5000; ++i) {
     const int s = static_cast<int>(rng() % kSequences);
-    if (held[s] < 0) {
+    const int64_t grown = tokens[s] + 1 + rng() % 20;
+    if (tokens[s] < 0) {
       cache.Open(s);
-      held[s] = 0;
+      tokens[s] = 0;
     } else if (rng() % 8 == 0) {
       cache.Close(s);
       accountant.Release(held[s]);
-      held[s] = -1;
-    } else if (const int64_t grown = held[s] + 1 + rng() % 20; accountant.CanGrow(held[s], grown)) {
-      accountant.Grow(held[s], grown);
-      cache.Append(s, static_cast<int>(grown - held[s]));
-      held[s] = grown;
+      tokens[s] = -1;
+    } else if (accountant.CanReplace(held[s], accountant.FullCache(grown))) {
+      accountant.Replace(held[s], accountant.FullCache(grown));
+      cache.Append(s, static_cast<int>(grown - tokens[s]));
+      tokens[s] = grown;
     } else {
       ++refused;
     }

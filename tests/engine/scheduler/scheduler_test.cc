@@ -11,7 +11,11 @@ namespace {
 
 // A cache that holds `blocks` blocks of 4 tokens in each of 2 layers.
 CacheAccountant Blocks(int64_t blocks) {
-  return CacheAccountant({{.num_blocks = 2 * blocks, .num_layers = 2, .bytes_per_block = 1}}, 4);
+  return CacheAccountant({{.num_blocks = 2 * blocks, .layers = {0, 2}, .bytes_per_block = 1}}, 4);
+}
+
+Scheduler MakeScheduler(const SchedulerOptions& options, const CacheAccountant& accountant) {
+  return Scheduler(options, accountant, Footprint({}, 2));
 }
 
 std::vector<Sequence> MakeSequences(const std::vector<int>& prompt_lengths) {
@@ -35,7 +39,7 @@ StepResult Answer(const StepPlan& plan) {
 
 TEST(SchedulerTest, DecodesFirstThenChunksThenAdmitsWithinTheBudget) {
   std::vector<Sequence> sequences = MakeSequences({3, 10, 4});
-  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 8}, Blocks(100));
+  Scheduler scheduler = MakeScheduler({.max_num_seqs = 4, .max_num_batched_tokens = 8}, Blocks(100));
   for (Sequence& sequence : sequences) scheduler.Add(&sequence);
 
   StepPlan plan = *scheduler.Next();  // 3 + the first 5 of 10
@@ -57,7 +61,7 @@ TEST(SchedulerTest, DecodesFirstThenChunksThenAdmitsWithinTheBudget) {
 
 TEST(SchedulerTest, NothingIsReadyWhileTokensAreUnderWay) {
   std::vector<Sequence> sequences = MakeSequences({3});
-  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 8}, Blocks(100));
+  Scheduler scheduler = MakeScheduler({.max_num_seqs = 4, .max_num_batched_tokens = 8}, Blocks(100));
   scheduler.Add(&sequences[0]);
   const StepPlan plan = *scheduler.Next();
   EXPECT_FALSE(scheduler.Next().has_value());
@@ -67,7 +71,7 @@ TEST(SchedulerTest, NothingIsReadyWhileTokensAreUnderWay) {
 
 TEST(SchedulerTest, SpreadsDecodingOverThePipeline) {
   std::vector<Sequence> sequences = MakeSequences({1, 1, 1, 1, 1, 1, 1, 1});
-  Scheduler scheduler({.max_num_seqs = 8, .max_num_batched_tokens = 64, .pipeline_stages = 4}, Blocks(100));
+  Scheduler scheduler = MakeScheduler({.max_num_seqs = 8, .max_num_batched_tokens = 64, .pipeline_stages = 4}, Blocks(100));
   for (Sequence& sequence : sequences) scheduler.Add(&sequence);
   scheduler.Commit(Answer(*scheduler.Next()));
   for (int micro_batch = 0; micro_batch < 4; ++micro_batch) {
@@ -80,7 +84,7 @@ TEST(SchedulerTest, SpreadsDecodingOverThePipeline) {
 
 TEST(SchedulerTest, PreemptsTheNewestAndResumesIt) {
   std::vector<Sequence> sequences = MakeSequences({8, 8});
-  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 64}, Blocks(5));
+  Scheduler scheduler = MakeScheduler({.max_num_seqs = 4, .max_num_batched_tokens = 64}, Blocks(5));
   for (Sequence& sequence : sequences) scheduler.Add(&sequence);
   std::optional<StepPlan> plan = scheduler.Next();
   ASSERT_EQ(plan->sequences.size(), 2u);
@@ -114,7 +118,7 @@ TEST(SchedulerTest, RandomRunsAlwaysEnd) {
     const SchedulerOptions options = {.max_num_seqs = 1 + static_cast<int>(rng() % 8),
                                       .max_num_batched_tokens = 8 + static_cast<int>(rng() % 40),
                                       .pipeline_stages = 1 + static_cast<int>(rng() % 4)};
-    Scheduler scheduler(options, Blocks(18 + rng() % 30));
+    Scheduler scheduler = MakeScheduler(options, Blocks(18 + rng() % 30));
     for (Sequence& sequence : sequences) scheduler.Add(&sequence);
     std::map<int32_t, int32_t> open;  // handle -> tokens fed
     std::deque<StepPlan> in_flight;
@@ -144,7 +148,7 @@ TEST(SchedulerTest, RandomRunsAlwaysEnd) {
       }
       in_flight.pop_front();
     }
-    EXPECT_EQ(scheduler.accountant().used_blocks(), 0);
+    EXPECT_EQ(scheduler.used().used_blocks(), 0);
   }
 }
 

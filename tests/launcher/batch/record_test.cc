@@ -29,7 +29,7 @@ RequestOutput Output() {
   output.finished = true;
   output.prompt_tokens = 4;
   output.preemptions = 1;
-  output.peak_kv_bytes = 4096;
+  output.cache.peak_kv_bytes = 4096;
   output.arrival_seconds = 1;
   output.first_token_seconds = 1.5;
   output.finish_seconds = 3;

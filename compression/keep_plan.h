@@ -1,0 +1,33 @@
+// The slots to keep: the value between policy and mechanism.
+#ifndef CAIRN_COMPRESSION_KEEP_PLAN_H_
+#define CAIRN_COMPRESSION_KEEP_PLAN_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/core/tensor.h"
+
+namespace cairn {
+
+// kept: [rows, K] int32, a row for each KV head of this rank, or one row for all of them; ascending slots of a layer of
+// num_slots. Checked when it is made (CHECK: a plan that breaks this is a bug). Refers to the planner's memory until
+// its next plan.
+struct KeepPlan {
+  Tensor kept;
+  int32_t num_slots = 0;
+  absl::Span<const int64_t> fingerprints = {};  // of each row: FNV-1a 64, the bits
+
+  int32_t size() const { return static_cast<int32_t>(kept.dim(1)); }
+};
+
+// FNV-1a 64 over 64-bit words, little-endian: of a plan's fingerprints in (layer, KV head) order, and of counters.
+inline constexpr uint64_t kFingerprintSeed = 0xcbf29ce484222325;
+inline uint64_t ExtendFingerprint(uint64_t hash, uint64_t value) {
+  for (int byte = 0; byte < 8; ++byte) hash = (hash ^ (value >> (8 * byte) & 0xff)) * 0x100000001b3;
+  return hash;
+}
+
+}  // namespace cairn
+
+#endif  // CAIRN_COMPRESSION_KEEP_PLAN_H_

@@ -1,0 +1,152 @@
+#include "engine/runner/cache_compressor.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+#include "kernels/core/status_macros.h"
+
+namespace cairn {
+namespace {
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& seconds) : seconds_(seconds) {}
+  ~Stopwatch() { seconds_ += std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double& seconds_;
+  Clock::time_point start_ = Clock::now();
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CacheCompressor>> CacheCompressor::Create(Context* context, ProcessGroups* groups,
+                                                                         const CompressionConfig& config, Range layers,
+                                                                         int num_layers, const CompressorShape& shape,
+                                                                         int max_sequences) {
+  auto made =
+      std::unique_ptr<CacheCompressor>(new CacheCompressor(context, groups, config, layers, num_layers, max_sequences));
+  made->heads_ = shape.heads;
+  const int first_rank = WorldRankOf({.tp = 0, .pp = groups->at.pp, .dp = groups->at.dp}, groups->sizes);
+  CAIRN_ASSIGN_OR_RETURN(made->compressor_, Compressor::Create(*context, config, shape,
+                                                               RankSync(groups->tp.get(), shape.heads, first_rank)));
+  return made;
+}
+
+CacheCompressor::CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
+                                 int num_layers, int max_sequences)
+    : context_(context), groups_(groups), footprint_(config, num_layers), layers_(layers), open_(max_sequences) {}
+
+void CacheCompressor::Open(const OpenSequence& open) {
+  open_[open.sequence] = {
+      .request_id = open.request_id, .index = open.sampler.index, .budgets = footprint_.BudgetsFor(open.prompt_length)};
+}
+
+void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compactions) {
+  const Stopwatch stopwatch(seconds_);
+  for (const Compaction& compaction : compactions) {
+    const Tensor kept(const_cast<int32_t*>(compaction.kept.data()), DType::kInt32,
+                      {1, static_cast<int64_t>(compaction.kept.size())});
+    for (int layer = 0; layer < cache.num_layers(); ++layer) {
+      Compact(cache, compaction.sequence, layer, kept);
+    }
+  }
+}
+
+absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected) {
+  const Stopwatch stopwatch(seconds_);
+  fingerprints_.clear();
+  for (const SequenceStep& step : plan.sequences) {
+    if (!step.compress) continue;
+    CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(step.sequence, 0), cache.logical_length(step.sequence)));
+    if (compressor_->scope() == KeepScope::kSequence) {
+      CAIRN_RETURN_IF_ERROR(SelectForSequence(cache, step.sequence, selected));
+    } else {
+      CAIRN_RETURN_IF_ERROR(CompressLayers(cache, step.sequence));
+    }
+  }
+  return Agree(plan);
+}
+
+void CacheCompressor::Compact(KvCache& cache, int32_t sequence, int layer, const Tensor& kept) {
+  if (records_) Record(cache, sequence, layer, kept);
+  cache.Compact(*context_, sequence, layer, kept);
+}
+
+// One of the ranks that hold a KV head speaks for it.
+void CacheCompressor::Record(const KvCache& cache, int32_t sequence, int layer, const Tensor& kept) {
+  if (heads_.replica_index != 0) return;
+  const KvView kv = cache.View(sequence, layer);
+  for (int head = 0; head < kv.layout.kv_heads; ++head) {
+    const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head * kept.dim(1));
+    Eviction eviction = {.request_id = open_[sequence].request_id,
+                         .index = open_[sequence].index,
+                         .logical_length = cache.logical_length(sequence),
+                         .layer = static_cast<int32_t>(layers_.begin) + layer,
+                         .kv_head = static_cast<int32_t>(heads_.kv_heads.begin) + head,
+                         .slots = {slots, slots + kept.dim(1)}};
+    for (const int32_t slot : eviction.slots) eviction.positions.push_back(*kv.position(head, slot));
+    evictions_.push_back(std::move(eviction));
+  }
+}
+
+absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
+  // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
+  const bool own_heads = compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
+  for (int layer = 0; layer < cache.num_layers(); ++layer) {
+    const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
+    uint64_t value = ExtendFingerprint(kFingerprintSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
+    value = ExtendFingerprint(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
+    if (slots > budget) {
+      CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept,
+                             compressor_->Plan(*context_, layer, cache.View(sequence, layer), budget));
+      if (!own_heads) {
+        for (const int64_t fingerprint : kept.fingerprints) {
+          value = ExtendFingerprint(value, static_cast<uint64_t>(fingerprint));
+        }
+      }
+      Compact(cache, sequence, layer, kept.kept);
+    }
+    fingerprints_.push_back(static_cast<int64_t>(value));
+  }
+  return absl::OkStatus();
+}
+
+// Scores of all layers of all stages are summed on their way down the pipeline.
+absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected) {
+  const int32_t slots = cache.physical_length(sequence, 0), budget = BudgetOf(sequence, 0);
+  const Tensor sums = compressor_->ZeroSums(slots);
+  if (!groups_->is_first_stage()) CAIRN_RETURN_IF_ERROR(groups_->pp->Recv(sums, groups_->at.pp - 1));
+  for (int layer = 0; layer < cache.num_layers(); ++layer) {
+    compressor_->AddScores(*context_, layer, cache.View(sequence, layer), sums);
+  }
+  if (!groups_->is_last_stage()) return groups_->pp->Send(sums, groups_->at.pp + 1);
+  CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor_->SelectFrom(*context_, sums, slots, budget));
+  const int32_t* kept = plan.kept.data<int32_t>();
+  selected.push_back({.sequence = sequence, .kept = {kept, kept + plan.size()}});
+  fingerprints_.push_back(plan.fingerprints[0]);
+  return absl::OkStatus();
+}
+
+absl::Status CacheCompressor::Agree(const StepPlan& plan) {
+  const bool per_layer = compressor_->scope() != KeepScope::kSequence;
+  const auto describe = [&](size_t value) {
+    const size_t per_event = per_layer ? static_cast<size_t>(layers_.size()) : 1;
+    size_t event = value / per_event;
+    for (const SequenceStep& step : plan.sequences) {
+      if (!step.compress || event-- > 0) continue;
+      return absl::StrCat(
+          per_layer ? absl::StrCat("layer ", layers_.begin + static_cast<int64_t>(value % per_event), " of ") : "",
+          "request '", open_[step.sequence].request_id, "'");
+    }
+    return std::string("an unknown request");
+  };
+  const bool among_replicas = compressor_->scope() == KeepScope::kHead && compressor_->sync().is_replicated();
+  return compressor_->sync().CheckAgreement(
+      fingerprints_, among_replicas ? RankSync::Among::kReplicas : RankSync::Among::kGroup, describe);
+}
+
+}  // namespace cairn

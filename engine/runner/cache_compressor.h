@@ -1,0 +1,77 @@
+// Carries out a plan's compressions on this rank: plans what each layer keeps, checks that the ranks agree, and has the
+// cache compacted.
+#ifndef CAIRN_ENGINE_RUNNER_CACHE_COMPRESSOR_H_
+#define CAIRN_ENGINE_RUNNER_CACHE_COMPRESSOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compression/compressor.h"
+#include "engine/cache/footprint.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/eviction.h"
+#include "engine/scheduler/step_plan.h"
+#include "kernels/core/context.h"
+#include "parallel/comm/process_groups.h"
+
+namespace cairn {
+
+class CacheCompressor {
+ public:
+  // None of the pointers is owned. `layers`: this stage's, of the model's num_layers.
+  static absl::StatusOr<std::unique_ptr<CacheCompressor>> Create(Context* context, ProcessGroups* groups,
+                                                                 const CompressionConfig& config, Range layers,
+                                                                 int num_layers, const CompressorShape& shape,
+                                                                 int max_sequences);
+
+  void Open(const OpenSequence& open);
+  // What the last stage has selected in an earlier step. Before the plan's sequences are appended to.
+  void Apply(KvCache& cache, const std::vector<Compaction>& compactions);
+  // The events of the plan, after its forward has gone through this stage's layers. On the last stage, with scope
+  // sequence, adds what is to be kept to `selected`.
+  absl::Status Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected);
+
+  // From now on keep a record of every compaction, until it is taken.
+  void RecordEvictions() { records_ = true; }
+  std::vector<Eviction> TakeEvictions() { return std::exchange(evictions_, {}); }
+
+  double seconds() const { return seconds_; }  // spent in Apply and Run
+
+ private:
+  struct OpenInfo {
+    std::string request_id;
+    int32_t index = 0;
+    Budgets budgets = {};
+  };
+
+  CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
+                  int num_layers, int max_sequences);
+
+  void Compact(KvCache& cache, int32_t sequence, int layer, const Tensor& kept);
+  void Record(const KvCache& cache, int32_t sequence, int layer, const Tensor& kept);
+  absl::Status CompressLayers(KvCache& cache, int32_t sequence);
+  absl::Status SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected);
+  int32_t BudgetOf(int32_t sequence, int layer) const { return (*open_[sequence].budgets)[layers_.begin + layer]; }
+  absl::Status Agree(const StepPlan& plan);
+
+  Context* context_;
+  ProcessGroups* groups_;
+  Footprint footprint_;
+  Range layers_;
+  HeadShard heads_;
+  std::unique_ptr<Compressor> compressor_;
+  std::vector<OpenInfo> open_;         // by handle
+  std::vector<int64_t> fingerprints_;  // of the step at hand: a value for each (event, layer)
+  bool records_ = false;
+  std::vector<Eviction> evictions_;
+  double seconds_ = 0;
+};
+
+}  // namespace cairn
+
+#endif  // CAIRN_ENGINE_RUNNER_CACHE_COMPRESSOR_H_
