@@ -28,8 +28,7 @@ TEST(RealModelCompression, SmolLM2GivesTheReferenceTokens) {
   std::ifstream in(*shared + "/golden/real/compressed-smollm2-135m.json");
   // Python's Infinity is not JSON.
   const nlohmann::json golden = nlohmann::json::parse(
-      absl::StrReplaceAll(std::string(std::istreambuf_iterator<char>(in), {}), {{"Infinity", "null"}}), nullptr,
-      false);
+      absl::StrReplaceAll(std::string(std::istreambuf_iterator<char>(in), {}), {{"Infinity", "null"}}), nullptr, false);
   ASSERT_FALSE(golden.is_discarded());
   for (const ParallelSizes sizes : {ParallelSizes{1, 1, 1}, ParallelSizes{3, 1, 1}, ParallelSizes{1, 2, 1}}) {
     int agree = 0;
