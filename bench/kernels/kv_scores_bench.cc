@@ -23,7 +23,8 @@ struct Shape {
 constexpr Shape kShapes[] = {{"llama-3-8b/n:1152", 32, 8, 128, 1152},
                              {"llama-3-8b/n:8192", 32, 8, 128, 8192},
                              {"qwen2.5-0.5b/n:384", 14, 2, 64, 384},
-                             {"smollm2-135m/n:384", 9, 3, 64, 384}};
+                             {"smollm2-135m/n:384", 9, 3, 64, 384},
+                             {"stories260k/n:1152", 8, 4, 8, 1152}};
 constexpr int kWindow = 8;
 
 enum class KeysLike { kLonely, kClustered };

@@ -111,14 +111,18 @@ struct Kernels {
   void (*key_logits)(const KeyTile&, const float* q, int64_t vectors, float* logits, int64_t stride, float* scratch);
   // x = exp(x - its maximum); returns the sum.
   float (*exp_row)(float* x, int64_t n);
-  // units[s] = key s / (its norm + 1e-8), [64, d], zero behind the last; squares[s] = units[s] . units[s]; sum [d].
-  void (*unit_keys)(const KeyTile&, float* units, float* squares, float* sum);
-  // units [64, d] to panels [4][d][16].
-  void (*key_panels)(const float* units, int64_t d, float* panels);
-  // Bit c of masks[r]: units[r] . (column c of panels) > threshold. scratch: 64 x 64 floats.
-  void (*similar_keys)(const float* units, const float* panels, int64_t d, float threshold, float* scratch,
+  // units[s] = key s / (its norm + 1e-8), [64, padded], zero behind the last key and the last dimension;
+  // squares[s] = units[s] . units[s]; sum [padded]. padded: head_dim rounded up to 16.
+  void (*unit_keys)(const KeyTile&, int64_t padded, float* units, float* squares, float* sum);
+  // units [64, padded] to panels [4][d][16].
+  void (*key_panels)(const float* units, int64_t padded, int64_t d, float* panels);
+  // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold.
+  void (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
                        uint64_t* masks);
-  float (*dot)(const float* x, const float* y, int64_t n);
+  // out[s] = units[s] . x, s < count.
+  void (*unit_dots)(const float* units, int64_t padded, int64_t count, const float* x, float* out);
+  // out[s] = units[s] . units[other[s]] for s in [begin, end); zero where other[s] is negative or s.
+  void (*pair_dots)(const float* units, int64_t padded, int64_t begin, int64_t end, const int32_t* other, float* out);
 };
 
 extern const Kernels kScalarKernels;

@@ -161,12 +161,13 @@ float ExpRow(float* x, int64_t n) {
   return sum;
 }
 
-void UnitKeys(const KeyTile& t, float* units, float* squares, float* sum) {
+void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
   const int64_t d = t.head_dim;
-  std::fill_n(sum, d, 0.0f);
-  std::fill_n(units, kKeyTileSlots * d, 0.0f);
+  std::fill_n(sum, padded, 0.0f);
+  std::fill_n(units, kKeyTileSlots * padded, 0.0f);
+  std::fill_n(squares, kKeyTileSlots, 0.0f);
   for (int32_t s = 0; s < t.slot_end - t.slot_begin; ++s) {
-    float* unit = units + s * d;
+    float* unit = units + s * padded;
     ReadKey(t, t.slot_begin + s, unit);
     const float factor = 1.0f / (std::sqrt(Dot(unit, unit, d)) + 1e-8f);
     for (int64_t i = 0; i < d; ++i) sum[i] += unit[i] *= factor;
@@ -174,22 +175,32 @@ void UnitKeys(const KeyTile& t, float* units, float* squares, float* sum) {
   }
 }
 
-void KeyPanels(const float* units, int64_t d, float* panels) {
+void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
   for (int64_t s = 0; s < kKeyTileSlots; ++s) {
     float* panel = panels + s / kPanelColumns * kPanelColumns * d + s % kPanelColumns;
-    for (int64_t i = 0; i < d; ++i) panel[i * kPanelColumns] = units[s * d + i];
+    for (int64_t i = 0; i < d; ++i) panel[i * kPanelColumns] = units[s * padded + i];
   }
 }
 
-void SimilarKeys(const float* units, const float* panels, int64_t d, float threshold, float*, uint64_t* masks) {
+void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t* masks) {
   for (int64_t r = 0; r < kKeyTileSlots; ++r) {
     masks[r] = 0;
     for (int64_t c = 0; c < kKeyTileSlots; ++c) {
       const float* column = panels + c / kPanelColumns * kPanelColumns * d + c % kPanelColumns;
       float product = 0;
-      for (int64_t i = 0; i < d; ++i) product += units[r * d + i] * column[i * kPanelColumns];
+      for (int64_t i = 0; i < d; ++i) product += units[r * padded + i] * column[i * kPanelColumns];
       if (product > threshold) masks[r] |= uint64_t{1} << c;
     }
+  }
+}
+
+void UnitDots(const float* units, int64_t padded, int64_t count, const float* x, float* out) {
+  for (int64_t s = 0; s < count; ++s) out[s] = Dot(units + s * padded, x, padded);
+}
+
+void PairDots(const float* units, int64_t padded, int64_t begin, int64_t end, const int32_t* other, float* out) {
+  for (int64_t s = begin; s < end; ++s) {
+    out[s] = other[s] < 0 || other[s] == s ? 0 : Dot(units + s * padded, units + other[s] * padded, padded);
   }
 }
 
@@ -216,7 +227,8 @@ const Kernels kScalarKernels = {
     .unit_keys = UnitKeys,
     .key_panels = KeyPanels,
     .similar_keys = SimilarKeys,
-    .dot = Dot,
+    .unit_dots = UnitDots,
+    .pair_dots = PairDots,
 };
 
 }  // namespace cairn::cpu

@@ -16,25 +16,13 @@ namespace {
 
 // What is known of one head's first n keys, in scratch memory.
 struct HeadKeys {
-  float* units;     // [tiles * 64, d]: normalised keys, then zeros
-  float* squares;   // [tiles * 64]: their norms squared
-  float* sums;      // [tiles, d]: of each tile's units
+  float* units;     // [tiles * 64, padded]: normalised keys, then zeros
+  float* sums;      // [tiles, padded]: of each tile's units
+  float* squares;   // [tiles * 64]: the units' norms squared
   float* means;     // [tiles * 64]: S, the mean similarity
-  float* left_out;  // [tiles * 64]: similarity to the newest near-duplicate, over n
+  float* left_out;  // [tiles * 64]: similarity to the newest near-duplicate
   int32_t* newest;  // [tiles * 64]: the newest near-duplicate, -1 if there is none
-
-  static int64_t Floats(int64_t tiles, int64_t d) {
-    return tiles * (kKeyTileSlots * (d + 4) + PaddedFloats(d)) + PaddedFloats(d);
-  }
-  HeadKeys(float* memory, int64_t tiles, int64_t d) {
-    const int64_t slots = tiles * kKeyTileSlots;
-    squares = memory;
-    means = squares + slots;
-    left_out = means + slots;
-    newest = reinterpret_cast<int32_t*>(left_out + slots);
-    units = left_out + 2 * slots;
-    sums = units + slots * d;
-  }
+  int32_t* oldest;  // [tiles]: no key of the tile has an older one than this
 };
 
 struct Keys {
@@ -42,97 +30,128 @@ struct Keys {
   int64_t n;  // looked at
 
   int64_t d() const { return kv.layout.head_dim; }
+  int64_t padded() const { return PaddedFloats(d()); }
   int64_t tiles() const { return NumKeyTiles(n); }
-  int64_t floats_per_head() const { return HeadKeys::Floats(tiles(), d()); }
+  int64_t floats_per_head() const {
+    return tiles() * (kKeyTileSlots * (padded() + 4) + padded()) + PaddedFloats(tiles());
+  }
   HeadKeys head(float* memory, int64_t index) const {
-    return HeadKeys(memory + index * floats_per_head(), tiles(), d());
+    const int64_t slots = tiles() * kKeyTileSlots;
+    HeadKeys k;
+    k.units = memory + index * floats_per_head();
+    k.sums = k.units + slots * padded();
+    k.squares = k.sums + tiles() * padded();
+    k.means = k.squares + slots;
+    k.left_out = k.means + slots;
+    k.newest = reinterpret_cast<int32_t*>(k.left_out + slots);
+    k.oldest = k.newest + slots;
+    return k;
   }
 };
 
 // Normalised keys of `heads` heads from `first` on.
 void FindUnits(Context& context, const Keys& keys, int64_t first, int64_t heads, float* memory) {
-  const int64_t tiles = keys.tiles(), d = keys.d();
+  const int64_t tiles = keys.tiles(), padded = keys.padded();
   context.threads().ParallelFor(heads * tiles, [&](int64_t task, int) {
     const int64_t head = task / tiles, tile = task % tiles, slot = tile * kKeyTileSlots;
     const HeadKeys k = keys.head(memory, head);
-    context.cpu_kernels().unit_keys(KeyTileOf(keys.kv, first + head, tile, keys.n), k.units + slot * d,
-                                    k.squares + slot, k.sums + tile * PaddedFloats(d));
+    context.cpu_kernels().unit_keys(KeyTileOf(keys.kv, first + head, tile, keys.n), padded, k.units + slot * padded,
+                                    k.squares + slot, k.sums + tile * padded);
     std::fill_n(k.newest + slot, kKeyTileSlots, -1);
+    k.oldest[tile] = -1;
   });
 }
 
-// The mean of the units, the same for every caller.
+// The mean of the units [padded], the same for every caller.
 void MeanUnit(const Keys& keys, const HeadKeys& k, float* mean) {
-  const int64_t d = keys.d();
-  std::fill_n(mean, d, 0.0f);
+  const int64_t padded = keys.padded();
+  std::fill_n(mean, padded, 0.0f);
   for (int64_t tile = 0; tile < keys.tiles(); ++tile) {
-    for (int64_t i = 0; i < d; ++i) mean[i] += k.sums[tile * PaddedFloats(d) + i];
+    for (int64_t i = 0; i < padded; ++i) mean[i] += k.sums[tile * padded + i];
   }
-  for (int64_t i = 0; i < d; ++i) mean[i] /= static_cast<float>(keys.n);
+  for (int64_t i = 0; i < padded; ++i) mean[i] /= static_cast<float>(keys.n);
 }
 
-// Threads look at different tiles with keys in common; whatever the order, the newest wins.
-int32_t Newest(const HeadKeys& k, int64_t slot) {
-  return std::atomic_ref<int32_t>(k.newest[slot]).load(std::memory_order_relaxed);
-}
-void Offer(const HeadKeys& k, int64_t slot, int32_t other) {
-  std::atomic_ref<int32_t> newest(k.newest[slot]);
-  int32_t known = newest.load(std::memory_order_relaxed);
-  while (known < other && !newest.compare_exchange_weak(known, other, std::memory_order_relaxed)) {
+// Threads look at different tiles with keys in common. Whatever the order, the newest near-duplicate wins; what another
+// thread does not see yet costs it time, nothing else.
+int32_t Load(int32_t& shared) { return std::atomic_ref<int32_t>(shared).load(std::memory_order_relaxed); }
+void Store(int32_t& shared, int32_t value) { std::atomic_ref<int32_t>(shared).store(value, std::memory_order_relaxed); }
+void Raise(int32_t& shared, int32_t value) {
+  std::atomic_ref<int32_t> atomic(shared);
+  int32_t known = atomic.load(std::memory_order_relaxed);
+  while (known < value && !atomic.compare_exchange_weak(known, value, std::memory_order_relaxed)) {
   }
 }
 
-// Whether a key of the tile at `slot` could still find a near-duplicate below `end` that is newer than what it has.
-bool Searching(const HeadKeys& k, int64_t slot, int64_t slots, int64_t end) {
-  for (int64_t i = 0; i < slots; ++i) {
-    if (Newest(k, slot + i) < end - 1) return true;
+// The newest near-duplicates that the keys of a tile are known to have, and the oldest of these.
+struct Found {
+  int32_t newest[kKeyTileSlots];
+  int32_t oldest;
+
+  explicit Found(int32_t* shared) {
+    for (int i = 0; i < kKeyTileSlots; ++i) newest[i] = Load(shared[i]);
+    FindOldest();
   }
-  return false;
+  void FindOldest() {
+    oldest = INT32_MAX;
+    for (int32_t slot : newest) oldest = std::min(oldest, slot);
+  }
+};
+
+// Whether a key of the tile at `row` could still find a near-duplicate below `end` that is newer than what it has.
+bool RowsSearch(const HeadKeys& k, int64_t row, int64_t end) {
+  int32_t& oldest = k.oldest[row / kKeyTileSlots];
+  if (Load(oldest) >= end - 1) return false;
+  Store(oldest, Found(k.newest + row).oldest);
+  return Load(oldest) < end - 1;
 }
 
 // Bit c of masks[r]: key row + r is similar to key column + c.
-void OfferPairs(const HeadKeys& k, int64_t row, int64_t column, const uint64_t* masks) {
+void Record(const HeadKeys& k, int64_t row, int64_t column, const uint64_t* masks, Found& columns) {
   uint64_t found = 0;
   for (int64_t r = kKeyTileSlots - 1; r >= 0; --r) {
     const uint64_t mask = masks[r];
     if (mask == 0) continue;
-    Offer(k, row + r, static_cast<int32_t>(column + std::bit_width(mask) - 1));
+    Raise(k.newest[row + r], static_cast<int32_t>(column + std::bit_width(mask) - 1));
     for (uint64_t first = mask & ~found; first != 0; first &= first - 1) {
-      Offer(k, column + std::countr_zero(first), static_cast<int32_t>(row + r));
+      int32_t& newest = columns.newest[std::countr_zero(first)];
+      newest = std::max(newest, static_cast<int32_t>(row + r));
     }
     found |= mask;
   }
+  columns.FindOldest();
 }
 
 // The pairs of tile `column` with itself and all older tiles, newest first.
 void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t column, float threshold,
-                float* scratch) {
-  const int64_t d = keys.d(), at = column * kKeyTileSlots, slots = std::min<int64_t>(kKeyTileSlots, keys.n - at);
-  float* panels = scratch + kKeyTileSlots * kKeyTileSlots;
+                float* panels) {
+  const int64_t d = keys.d(), padded = keys.padded(), at = column * kKeyTileSlots;
+  const int64_t slots = std::min<int64_t>(kKeyTileSlots, keys.n - at);
+  Found columns(k.newest + at);
+  // Nothing behind the last key searches or is found.
+  const uint64_t valid = slots == kKeyTileSlots ? ~uint64_t{0} : (uint64_t{1} << slots) - 1;
+  std::fill(columns.newest + slots, columns.newest + kKeyTileSlots, INT32_MAX);
   uint64_t masks[kKeyTileSlots];
   bool packed = false;
   for (int64_t row = at; row >= 0; row -= kKeyTileSlots) {
-    if (!Searching(k, at, slots, row + kKeyTileSlots) && !Searching(k, row, kKeyTileSlots, at + slots)) continue;
-    if (!packed) kernels.key_panels(k.units + at * d, d, panels);
+    if (columns.oldest >= row + kKeyTileSlots - 1 && !RowsSearch(k, row, at + slots)) continue;
+    if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
     packed = true;
-    kernels.similar_keys(k.units + row * d, panels, d, threshold, scratch, masks);
-    if (row == at) {
-      for (int64_t i = 0; i < kKeyTileSlots; ++i) masks[i] &= ~(uint64_t{1} << i);
+    kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, masks);
+    for (int64_t r = 0; r < kKeyTileSlots; ++r) {
+      masks[r] &= row < at ? valid : (valid >> r & 1) != 0 ? valid & ~(uint64_t{1} << r) : 0;
     }
-    // With a negative threshold the zeros behind the last key look similar.
-    const uint64_t valid = slots == kKeyTileSlots ? ~uint64_t{0} : (uint64_t{1} << slots) - 1;
-    for (uint64_t& mask : masks) mask &= valid;
-    if (row == at) std::fill(masks + slots, masks + kKeyTileSlots, 0);
-    OfferPairs(k, row, at, masks);
+    Record(k, row, at, masks, columns);
   }
+  for (int64_t i = 0; i < slots; ++i) Raise(k.newest[at + i], columns.newest[i]);
 }
 
 void FindNewest(Context& context, const Keys& keys, int64_t heads, float threshold, float* memory) {
   const int64_t tiles = keys.tiles();
-  const int64_t floats = kKeyTileSlots * (kKeyTileSlots + keys.d());
+  const int64_t floats = kKeyTileSlots * keys.d();
   context.threads().ParallelFor(heads * tiles, [&](int64_t task, int worker) {
-    // The newest tiles first: they have the most pairs, and spare the others most.
-    const int64_t head = task % heads, column = tiles - 1 - task / heads;
+    // Head by head, whose keys then stay in the L2 cache; the newest tiles first, which spare the others most.
+    const int64_t head = task / tiles, column = tiles - 1 - task % tiles;
     SearchTile(context.cpu_kernels(), keys, keys.head(memory, head), column, threshold,
                static_cast<float*>(context.Scratch(worker, floats * sizeof(float))));
   });
@@ -141,22 +160,21 @@ void FindNewest(Context& context, const Keys& keys, int64_t heads, float thresho
 // Mean similarities of the keys of a tile before anything is left out, and what is.
 void MeanSimilarities(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t tile, bool clears_first,
                       float* mean) {
-  const int64_t d = keys.d(), begin = tile * kKeyTileSlots, end = std::min(keys.n, begin + kKeyTileSlots);
-  const float share = 1.0f / static_cast<float>(keys.n);
+  const int64_t begin = tile * kKeyTileSlots, end = std::min(keys.n, begin + kKeyTileSlots);
   MeanUnit(keys, k, mean);
+  kernels.unit_dots(k.units + begin * keys.padded(), keys.padded(), end - begin, mean, k.means + begin);
   for (int64_t i = begin; i < end; ++i) {
-    const float* unit = k.units + i * d;
-    k.means[i] = kernels.dot(unit, mean, d) - k.squares[i] * share;
+    k.means[i] -= k.squares[i] / static_cast<float>(keys.n);
     if (k.newest[i] < 0 && clears_first) k.newest[i] = 0;
-    const int64_t other = k.newest[i];
-    k.left_out[i] = other < 0 || other == i ? 0 : kernels.dot(unit, k.units + other * d, d) * share;
   }
+  kernels.pair_dots(k.units, keys.padded(), begin, end, k.newest, k.left_out);
 }
 
 void FinishRedundancy(const Kernels& kernels, const Keys& keys, const HeadKeys& k, RedundancyVariant variant,
                       int64_t columns, float* out) {
+  const float share = 1.0f / static_cast<float>(keys.n);
   for (int64_t i = 0; i < keys.n; ++i) {
-    if (k.newest[i] >= 0) k.means[variant == RedundancyVariant::kCode ? k.newest[i] : i] -= k.left_out[i];
+    if (k.newest[i] >= 0) k.means[variant == RedundancyVariant::kCode ? k.newest[i] : i] -= k.left_out[i] * share;
   }
   const float factor = 1.0f / kernels.exp_row(k.means, keys.n);
   for (int64_t i = 0; i < columns; ++i) out[i] = k.means[i] * factor;
@@ -175,7 +193,7 @@ void KeyRedundancy(Context& context, const KvView& kv, float threshold, Redundan
     context.threads().ParallelFor(heads * tiles, [&](int64_t task, int worker) {
       MeanSimilarities(kernels, keys, keys.head(memory, task / tiles), task % tiles,
                        variant == RedundancyVariant::kCode,
-                       static_cast<float*>(context.Scratch(worker, keys.d() * sizeof(float))));
+                       static_cast<float*>(context.Scratch(worker, keys.padded() * sizeof(float))));
     });
     context.threads().ParallelFor(heads, [&](int64_t head, int) {
       FinishRedundancy(kernels, keys, keys.head(memory, head), variant, out.dim(1),
@@ -187,15 +205,19 @@ void KeyRedundancy(Context& context, const KvView& kv, float threshold, Redundan
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out) {
   const Kernels& kernels = context.cpu_kernels();
   const Keys keys = {kv, kv.num_slots};
+  const int64_t padded = keys.padded();
   ForHeadGroups(context, kv.layout.kv_heads, keys.floats_per_head(), [&](int64_t begin, int64_t end, float* memory) {
     FindUnits(context, keys, begin, end - begin, memory);
     context.threads().ParallelFor(end - begin, [&](int64_t head, int worker) {
       const HeadKeys k = keys.head(memory, head);
-      float* mean = static_cast<float*>(context.Scratch(worker, keys.d() * sizeof(float)));
+      float* mean = static_cast<float*>(context.Scratch(worker, padded * sizeof(float)));
       MeanUnit(keys, k, mean);
-      const float norm = std::sqrt(kernels.dot(mean, mean, keys.d())) + 1e-8f;
+      float square = 0;
+      kernels.unit_dots(mean, padded, 1, mean, &square);
+      const float factor = -1.0f / (std::sqrt(square) + 1e-8f);
       float* row = out.data<float>() + (begin + head) * out.row_stride();
-      for (int64_t i = 0; i < out.dim(1); ++i) row[i] = -kernels.dot(k.units + i * keys.d(), mean, keys.d()) / norm;
+      kernels.unit_dots(k.units, padded, out.dim(1), mean, row);
+      for (int64_t i = 0; i < out.dim(1); ++i) row[i] *= factor;
     });
   });
 }

@@ -49,14 +49,37 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
   });
 }
 
-// Slot `from` of one head over slot `to`.
-void MoveSlot(const KvView& kv, int head, int32_t from, int32_t to) {
-  const size_t bytes = kv.layout.head_dim * DTypeSize(kv.layout.dtype);
-  std::memcpy(kv.k(head, to), kv.k(head, from), bytes);
-  std::memcpy(kv.v(head, to), kv.v(head, from), bytes);
-  *kv.position(head, to) = *kv.position(head, from);
-  if (kv.layout.has_score) *kv.score(head, to) = *kv.score(head, from);
+// In pieces of a size that the compiler knows: rows are short.
+inline void CopyRow(uint8_t* to, const uint8_t* from, size_t bytes) {
+  for (; bytes >= 64; bytes -= 64, to += 64, from += 64) std::memcpy(to, from, 64);
+  for (; bytes >= 4; bytes -= 4, to += 4, from += 4) std::memcpy(to, from, 4);
+  for (; bytes > 0; --bytes) *to++ = *from++;
 }
+
+// The planes of one head: where a slot lies in each.
+struct HeadPlanes {
+  const KvView& kv;
+  size_t first_row;  // of this head in a plane of rows
+  size_t row_bytes;  // of K and V
+
+  HeadPlanes(const KvView& view, int64_t head)
+      : kv(view),
+        first_row(head * view.layout.block_size),
+        row_bytes(view.layout.head_dim * DTypeSize(view.layout.dtype)) {}
+
+  void Move(int32_t from, int32_t to) const {
+    const KvBlockLayout& layout = kv.layout;
+    uint8_t *source = kv.block(from), *target = kv.block(to);
+    const size_t source_row = first_row + from % layout.block_size, target_row = first_row + to % layout.block_size;
+    const auto copy = [&](size_t offset, size_t bytes) {
+      CopyRow(target + offset + target_row * bytes, source + offset + source_row * bytes, bytes);
+    };
+    copy(layout.k_offset(), row_bytes);
+    copy(layout.v_offset(), row_bytes);
+    copy(layout.position_offset(), sizeof(int32_t));
+    if (layout.has_score) copy(layout.score_offset(), sizeof(float));
+  }
+};
 
 }  // namespace
 
@@ -93,8 +116,9 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
   context.threads().ParallelFor(kv.layout.kv_heads, [&](int64_t head, int) {
     const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head) * kept.row_stride();
+    const HeadPlanes planes(kv, head);
     for (int32_t j = 0; j < kept.dim(1); ++j) {
-      if (slots[j] != j) MoveSlot(kv, static_cast<int>(head), slots[j], j);
+      if (slots[j] != j) planes.Move(slots[j], j);
     }
   });
 }

@@ -31,11 +31,14 @@ CAIRN_SIMD F32x16 Broadcast(const float* p) {
   const __m256 v = _mm256_broadcast_ss(p);
   return {v, v};
 }
+// Eight lanes, then zeros.
+CAIRN_SIMD F32x16 ZeroExtend(__m256 a) { return {a, _mm256_setzero_ps()}; }
 CAIRN_SIMD F32x16 Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 CAIRN_SIMD F32x16 Add(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 CAIRN_SIMD F32x16 Sub(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 CAIRN_SIMD F32x16 Mul(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
 CAIRN_SIMD F32x16 Div(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+CAIRN_SIMD F32x16 Sqrt(F32x16 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 // a * b + c
 CAIRN_SIMD F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};

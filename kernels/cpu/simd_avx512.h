@@ -25,11 +25,13 @@ CAIRN_SIMD F32x16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
 CAIRN_SIMD void Store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
 CAIRN_SIMD F32x16 Set(float value) { return {_mm512_set1_ps(value)}; }
 CAIRN_SIMD F32x16 Broadcast(const float* p) { return {_mm512_set1_ps(*p)}; }
+CAIRN_SIMD F32x16 ZeroExtend(__m256 a) { return {_mm512_zextps256_ps512(a)}; }
 CAIRN_SIMD F32x16 Zero() { return {_mm512_setzero_ps()}; }
 CAIRN_SIMD F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 CAIRN_SIMD F32x16 Sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 CAIRN_SIMD F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 CAIRN_SIMD F32x16 Div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+CAIRN_SIMD F32x16 Sqrt(F32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
 CAIRN_SIMD F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 CAIRN_SIMD F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 CAIRN_SIMD F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }

@@ -39,7 +39,8 @@ constexpr Kernels VectorKernels(const char* name) {
       .unit_keys = UnitKeys,
       .key_panels = KeyPanels,
       .similar_keys = SimilarKeys,
-      .dot = DotRows,
+      .unit_dots = UnitDots,
+      .pair_dots = PairDots,
   };
 }
 
