@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compression/budget.h"
-#include "compression/scorer.h"
+#include "engine/cache/cache_size.h"
 #include "engine/cache/footprint.h"
 #include "engine/config/model_config_reader.h"
 #include "engine/host_resources.h"
@@ -28,25 +28,24 @@ absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
   return absl::InvalidArgumentError(absl::StrCat("--dtype=", flag, " is not a type"));
 }
 
-PartitionCosts DecodeCosts(const ModelConfig& config, const std::vector<int64_t>& cached_tokens) {
+PartitionCosts DecodeCosts(const ModelConfig& config, const EngineOptions& options, int64_t max_length) {
   const double c = static_cast<double>(config.hidden_size), d = static_cast<double>(config.head_dim);
   const double q = config.num_heads * d, kv = config.num_kv_heads * d;
   const double weights = c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size;
+  const int num_layers = static_cast<int>(config.num_layers);
   PartitionCosts costs;
-  for (const int64_t tokens : cached_tokens) costs.layer.push_back(weights + 2 * kv * static_cast<double>(tokens));
+  if (options.compression.enabled() && options.compression.decode) {
+    // As many sequences run as may: each holds its budget and half the buffer, on average.
+    for (const int32_t budget : AllocateBudgets(options.compression, num_layers)) {
+      const double tokens = std::min(static_cast<double>(max_length) / 2, budget + options.compression.buffer / 2.0);
+      costs.layer.push_back(weights + 2 * kv * tokens * options.max_num_seqs);
+    }
+  } else {
+    costs.layer.assign(num_layers, weights + 2 * kv * static_cast<double>(max_length) / 2);
+  }
   costs.embedding = c;  // one row
   costs.head = c * static_cast<double>(config.vocab_size);
   return costs;
-}
-
-std::vector<int64_t> MeanCachedTokens(const CompressionConfig& compression, int num_layers, int64_t max_model_len) {
-  std::vector<int64_t> tokens(num_layers, max_model_len / 2);
-  if (!compression.enabled() || !compression.decode) return tokens;
-  const std::vector<int32_t> budgets = AllocateBudgets(compression, num_layers);
-  for (int l = 0; l < num_layers; ++l) {
-    tokens[l] = std::min<int64_t>(tokens[l], budgets[l] + compression.buffer / 2);
-  }
-  return tokens;
 }
 
 namespace {
@@ -90,8 +89,9 @@ class Setup {
     }
     CAIRN_RETURN_IF_ERROR(CheckTensorParallel(setup_.config.num_heads, setup_.config.num_kv_heads,
                                               setup_.config.intermediate_size, options.parallel.tp));
-    CAIRN_ASSIGN_OR_RETURN(stages_, ParsePartition(options.pp_layer_partition,
-                                                   DecodeCosts(setup_.config, CachedTokens()), options.parallel.pp));
+    CAIRN_ASSIGN_OR_RETURN(
+        stages_, ParsePartition(options.pp_layer_partition, DecodeCosts(setup_.config, options, wanted_length()),
+                                options.parallel.pp));
     return LoadTokenizer();
   }
 
@@ -107,10 +107,6 @@ class Setup {
 
   int64_t wanted_length() const {
     return setup_.options.max_model_len > 0 ? setup_.options.max_model_len : setup_.config.max_position_embeddings;
-  }
-
-  std::vector<int64_t> CachedTokens() const {
-    return MeanCachedTokens(setup_.options.compression, static_cast<int>(setup_.config.num_layers), wanted_length());
   }
 
   absl::Status LoadWeights() {
@@ -146,49 +142,25 @@ class Setup {
 
   absl::Status MakeRunner() {
     const EngineOptions& options = setup_.options;
-    const std::unique_ptr<Scorer> scorer =
-        options.compression.enabled() ? MakeScorer(options.compression) : std::unique_ptr<Scorer>();
-    const KvBlockLayout layout = {.kv_heads = static_cast<int>(weights_.heads.kv_heads.size()),
-                                  .head_dim = static_cast<int>(setup_.config.head_dim),
-                                  .block_size = options.block_size,
-                                  .dtype = compute_,
-                                  .has_score = scorer != nullptr && scorer->needs_running_score()};
-    const QueryRingLayout rings = {
-        .window = scorer != nullptr && scorer->needs_queries() ? options.compression.window : 0,
-        .heads = static_cast<int>(weights_.heads.query_heads.size()),
-        .head_dim = static_cast<int>(setup_.config.head_dim)};
     const int64_t layers = weights_.layers.size();
-    const int64_t per_sequence = (wanted_length() + options.block_size - 1) / options.block_size * layers;
-    const int64_t useful = per_sequence * options.max_num_seqs;
     const int64_t budget_bytes =
         options.kv_cache_memory_bytes > 0
             ? options.kv_cache_memory_bytes
             : static_cast<int64_t>(static_cast<double>(AvailableMemory()) * options.gpu_memory_utilization /
                                    groups_.world->local_size());
-    const int64_t ring_bytes =
-        options.max_num_seqs * layers * rings.floats_per_layer() * static_cast<int64_t>(sizeof(float));
-    const int64_t affordable =
-        std::max<int64_t>(0, budget_bytes - ring_bytes) / static_cast<int64_t>(layout.block_bytes());
-    const int64_t blocks = std::min({useful, affordable, int64_t{INT32_MAX}});
-    if (blocks < layers) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "the KV cache has ", budget_bytes, " bytes, less than one block of ", options.block_size,
-          " tokens in each of this rank's ", layers, " layers (", layers * layout.block_bytes(), " bytes",
-          ring_bytes > 0
-              ? absl::StrCat(" beside ", ring_bytes, " for the last queries of ", options.max_num_seqs, " sequences")
-              : "",
-          "): raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
-    }
-    CAIRN_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(setup_.context->device(), layout, rings,
-                                                          static_cast<int>(layers), blocks, options.max_num_seqs));
-    const int64_t max_slots = std::min(wanted_length(), blocks / layers * options.block_size);
+    CAIRN_ASSIGN_OR_RETURN(const CacheSize size, SizeCache(setup_.config, options, weights_.heads, layers, compute_,
+                                                           wanted_length(), budget_bytes));
+    CAIRN_ASSIGN_OR_RETURN(KvCache cache,
+                           KvCache::Create(setup_.context->device(), size.layout, size.rings, static_cast<int>(layers),
+                                           size.num_blocks, options.max_num_seqs));
+    const int64_t max_slots = std::min(wanted_length(), size.num_blocks / layers * options.block_size);
     info_ = {.world_rank = groups_.world->rank(),
              .host = groups_.world->host(),
              .at = groups_.at,
              .layers = weights_.layers,
              .weight_bytes = weights_.size_bytes(),
-             .kv_blocks = blocks,
-             .kv_block_bytes = static_cast<int64_t>(layout.block_bytes()),
+             .kv_blocks = size.num_blocks,
+             .kv_block_bytes = static_cast<int64_t>(size.layout.block_bytes()),
              .threads = options.threads,
              .device = options.device};
     CAIRN_ASSIGN_OR_RETURN(

@@ -35,11 +35,8 @@ struct RankSetup {
 // The type that --dtype asks for, given how the model is stored. INVALID_ARGUMENT for no type.
 absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored);
 
-// Bytes that decoding one token reads, per layer and at the ends: what a stage is bound by. `cached_tokens`: of each
-// layer.
-PartitionCosts DecodeCosts(const ModelConfig& config, const std::vector<int64_t>& cached_tokens);
-// What each layer holds of a sequence on average over its life: half of the longest, or its budget and half the buffer.
-std::vector<int64_t> MeanCachedTokens(const CompressionConfig& compression, int num_layers, int64_t max_model_len);
+// Elements that a decode step reads, per layer and at the ends: what a stage is bound by. `max_length`: of a sequence.
+PartitionCosts DecodeCosts(const ModelConfig& config, const EngineOptions& options, int64_t max_length);
 
 // Collective over groups.world. `groups` must outlive the result.
 absl::StatusOr<RankSetup> SetUpRank(EngineOptions options, ProcessGroups& groups);

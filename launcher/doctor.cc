@@ -11,13 +11,13 @@
 #include "engine/host_resources.h"
 #include "kernels/core/context.h"
 #include "kernels/core/status_macros.h"
-#include "launcher/batch/result_writer.h"
 #include "launcher/build_info.h"
 #include "launcher/doctor_checks.h"
 #include "launcher/doctor_report.h"
 #include "launcher/exit_codes.h"
 #include "launcher/flags.h"
 #include "launcher/progress.h"
+#include "launcher/report_file.h"
 #include "launcher/subcommands.h"
 
 namespace cairn {
@@ -115,15 +115,6 @@ class Examination {
   std::vector<Finding> findings_;
 };
 
-absl::Status WriteJson(const std::vector<ReportLine>& lines) {
-  const std::string path = absl::GetFlag(FLAGS_output_json);
-  if (path.empty()) return absl::OkStatus();
-  CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<LineFile> file, LineFile::Open(path, "--output-json", true, -1));
-  CAIRN_RETURN_IF_ERROR(file->Begin());
-  CAIRN_RETURN_IF_ERROR(file->Write(ReportJson(lines).dump(2)));
-  return file->Close();
-}
-
 }  // namespace
 
 absl::StatusOr<int> Doctor(World& world, const Subcommand&) {
@@ -138,7 +129,7 @@ absl::StatusOr<int> Doctor(World& world, const Subcommand&) {
   for (const std::string& bytes : encoded) findings.push_back(DecodeFindings(bytes));
   const std::vector<ReportLine> lines = MergeFindings(findings, hosts);
   if (!absl::GetFlag(FLAGS_quiet)) std::fputs(ReportTable(lines).c_str(), stdout);
-  if (const absl::Status written = WriteJson(lines); !written.ok()) {
+  if (const absl::Status written = WriteOutputJson(ReportJson(lines)); !written.ok()) {
     PrintError(written);
     return ExitCodeOf(written);
   }

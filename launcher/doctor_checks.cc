@@ -125,10 +125,8 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
     return {Failure("shards", fits, "choose one of these sizes for --tensor-parallel-size")};
   }
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
-  absl::StatusOr<std::vector<Range>> partition = ParsePartition(
-      options.pp_layer_partition,
-      DecodeCosts(config, MeanCachedTokens(options.compression, static_cast<int>(config.num_layers), length)),
-      sizes.pp);
+  absl::StatusOr<std::vector<Range>> partition =
+      ParsePartition(options.pp_layer_partition, DecodeCosts(config, options, length), sizes.pp);
   if (!partition.ok()) {
     return {Failure("shards", partition.status(), "lower --pipeline-parallel-size, or change --pp-layer-partition")};
   }

@@ -38,6 +38,9 @@ ABSL_FLAG(cairn::ByteSize, kv_cache_memory_bytes, {cairn::EngineOptions().kv_cac
           "KV cache of each rank, such as 2GiB or 512M; 0 takes it from --gpu-memory-utilization");
 ABSL_FLAG(int32_t, block_size, cairn::EngineOptions().block_size, "tokens in a KV block");
 
+ABSL_FLAG(cairn::ByteSize, rank_memory_bytes, {0},
+          "memory of each rank, such as 80GiB; 0 is this machine's free memory over all ranks");
+
 ABSL_FLAG(std::string, kv_compression, cairn::CompressionConfig().algorithm,
           "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff or gkv: docs/compression.md");
 ABSL_FLAG(int32_t, kv_budget, cairn::CompressionConfig().budget,
@@ -139,6 +142,7 @@ const FlagGroup kCompressionFlags{"KV compression",
                                    {"kv_prefill"},
                                    {"kv_decode"},
                                    {"kv_bounded_prefill"}}};
+const FlagGroup kPlanFlags{"Machine", {{"rank_memory_bytes", "BYTES"}}};
 const FlagGroup kBatchFlags{"Batch",
                             {{"input_file", "FILE", "i"},
                              {"output_file", "FILE", "o"},

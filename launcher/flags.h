@@ -9,10 +9,12 @@
 #include "absl/status/statusor.h"
 #include "engine/engine_options.h"
 #include "engine/sampling_params.h"
+#include "launcher/byte_size.h"
 #include "launcher/command_line.h"
 
 ABSL_DECLARE_FLAG(std::string, config);
 ABSL_DECLARE_FLAG(double, distributed_timeout_seconds);
+ABSL_DECLARE_FLAG(cairn::ByteSize, rank_memory_bytes);
 ABSL_DECLARE_FLAG(std::string, input_file);
 ABSL_DECLARE_FLAG(std::string, output_file);
 ABSL_DECLARE_FLAG(std::string, errors_file);
@@ -27,8 +29,8 @@ ABSL_DECLARE_FLAG(bool, enable_thinking);
 
 namespace cairn {
 
-extern const FlagGroup kModelFlags, kParallelFlags, kMemoryFlags, kCompressionFlags, kBatchFlags, kPromptFlags,
-    kSamplingFlags, kReportFlags, kQuietFlags, kConfigFlags;
+extern const FlagGroup kModelFlags, kParallelFlags, kMemoryFlags, kCompressionFlags, kPlanFlags, kBatchFlags,
+    kPromptFlags, kSamplingFlags, kReportFlags, kQuietFlags, kConfigFlags;
 
 // From the flags as they are now; checked by EngineOptions::Validate (exit code 64).
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();

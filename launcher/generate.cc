@@ -15,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/text/chat_template.h"
 #include "kernels/core/status_macros.h"
+#include "launcher/byte_size.h"
 #include "launcher/exit_codes.h"
 #include "launcher/flags.h"
 #include "launcher/progress.h"
@@ -72,10 +73,15 @@ std::string SummaryLine(const RequestOutput& output) {
   const double prefill = output.first_token_seconds - output.arrival_seconds;
   const double decode = output.finish_seconds - output.first_token_seconds;
   const double later = static_cast<double>(answer.token_ids.size()) - 1;
-  return absl::StrFormat("%d prompt tokens, first token after %.2f s; %d generated tokens%s; finish_reason %s\n",
-                         output.prompt_tokens, prefill, answer.token_ids.size(),
-                         decode > 0 ? absl::StrFormat(", %.1f tokens/s", later / decode) : "",
-                         answer.finish_reason == FinishReason::kStop ? "stop" : "length");
+  const CacheCounters& cache = output.cache;
+  return absl::StrFormat(
+      "%d prompt tokens, first token after %.2f s; %d generated tokens%s; finish_reason %s%s\n", output.prompt_tokens,
+      prefill, answer.token_ids.size(), decode > 0 ? absl::StrFormat(", %.1f tokens/s", later / decode) : "",
+      answer.finish_reason == FinishReason::kStop ? "stop" : "length",
+      cache.compactions > 0 ? absl::StrFormat("; %d compactions, KV cache at most %s, uncompressed %s",
+                                              cache.compactions, FormatBytes(static_cast<double>(cache.peak_kv_bytes)),
+                                              FormatBytes(static_cast<double>(cache.full_cache_kv_bytes)))
+                            : "");
 }
 
 // Until the answer is whole, or a signal. Errors of the request (the prompt is too long) are INVALID_ARGUMENT or

@@ -318,6 +318,87 @@ TEST_F(CliTest, AFullCachePreemptsAndSaysSo) {
   EXPECT_GT(json::parse(ReadAll(Path("summary")))["preemptions"], 0);
 }
 
+// --- Compression ---
+
+// The tokens of the 1-rank run over four ranks, whatever shares a set; the counters in records and summary.
+TEST_F(CliTest, CompressionIsTheSameOverRanksAndCounted) {
+  std::string input;
+  for (int i = 0; i < 6; ++i) {
+    input += Item("id" + std::to_string(i), {5, 6, 7 + i},
+                  {{"max_tokens", 120}, {"temperature", 0}, {"ignore_eos", true}, {"return_token_ids", true}});
+  }
+  Write("in", input);
+  for (const std::string scope : {"head", "layer", "sequence"}) {
+    std::vector<std::string> flags = {"--dtype=float32",     "--kv-compression=rkv", "--kv-budget=32", "--kv-buffer=16",
+                                      "--kv-scope=" + scope, "--overwrite",          "--output-json",  Path("summary")};
+    if (scope != "sequence") flags.push_back("--kv-schedule=pyramid");
+    const CommandResult one = RunCairn(0, Batch(Checkpoint("qwen2"), flags));
+    ASSERT_EQ(one.exit_code, 0) << one.err;
+    const std::map<std::string, json> expected = Records("out");
+    flags.insert(flags.end(), {"-tp", "2", "-pp", "2"});
+    const CommandResult four = RunCairn(4, Batch(Checkpoint("qwen2"), flags));
+    ASSERT_EQ(four.exit_code, 0) << four.err;
+    for (const auto& [id, record] : Records("out")) {
+      const json& body = record["response"]["body"];
+      EXPECT_EQ(body["choices"][0]["token_ids"], expected.at(id)["response"]["body"]["choices"][0]["token_ids"])
+          << scope << " " << id;
+      const json& cairn = body["cairn"];
+      EXPECT_GT(cairn["compactions"], 3) << scope;
+      EXPECT_GE(cairn["evicted_tokens"].get<int>(), 122 - 32 - 16) << scope;
+      EXPECT_GT(cairn["blocks_freed"], 0);
+      EXPECT_GT(cairn["full_cache_kv_bytes"], cairn["peak_kv_bytes"]);
+      EXPECT_GT(cairn["compression_ratio"], 1.5);
+    }
+    EXPECT_THAT(four.err, HasSubstr("compressed by rkv to 32 + 16"));
+    EXPECT_THAT(four.err, HasSubstr("compactions took"));
+    const json summary = json::parse(ReadAll(Path("summary")));
+    EXPECT_GT(summary["compactions"], 6 * 3);
+    EXPECT_GT(summary["compression_seconds"], 0);
+    EXPECT_EQ(summary["preemptions"], 0);
+  }
+}
+
+TEST_F(CliTest, BadCompressionSettingsAreOneLine) {
+  Write("in", Item("a", {5}));
+  const auto error = [&](const std::vector<std::string>& flags) {
+    const CommandResult result = RunCairn(0, Batch(Checkpoint("qwen2"), flags));
+    EXPECT_EQ(result.exit_code, 64);
+    EXPECT_EQ(Count(result.err, "\n"), 1) << result.err;
+    return result.err;
+  };
+  EXPECT_THAT(error({"--kv-compression=rvk"}), HasSubstr("--kv-compression"));
+  EXPECT_THAT(error({"--kv-compression=rkv", "--kv-buffer=4"}), HasSubstr("--kv-buffer"));
+  EXPECT_THAT(error({"--kv-compression=rkv", "--kv-budget=8"}), HasSubstr("--kv-budget"));
+  EXPECT_THAT(error({"--kv-compression=rkv", "--kv-scope=sequence", "--kv-schedule=pyramid"}), HasSubstr("--kv-scope"));
+}
+
+TEST_F(CliTest, PlanSaysWhatFits) {
+  const CommandResult plan = RunCairn(
+      0, {"plan", "--model", "llama-3.1-70b", "-tp", "4", "-pp", "2", "--rank-memory-bytes", "80GiB", "--max-model-len",
+          "16384", "--kv-compression", "rkv", "--kv-schedule", "pyramid", "--output-json", Path("plan")});
+  ASSERT_EQ(plan.exit_code, 0) << plan.err;
+  EXPECT_THAT(plan.out, HasSubstr("80 layers, tp 4 x pp 2 x dp 1 = 8 ranks"));
+  const json json_plan = json::parse(ReadAll(Path("plan")));
+  ASSERT_EQ(json_plan["stages"].size(), 2u);
+  int64_t layers = 0;
+  double full = 1e9, compressed = 1e9;
+  for (const json& stage : json_plan["stages"]) {
+    layers += stage["num_layers"].get<int64_t>();
+    // 2 KV heads of 128 in bf16 for K and V, and the positions, in blocks of 16.
+    const int64_t block = 16 * 2 * (2 * 128 * 2 + 4);
+    EXPECT_EQ(stage["kv_bytes_per_sequence"], stage["num_layers"].get<int64_t>() * (16384 / 16) * block);
+    full = std::min(full, stage["max_sequences"].get<double>());
+    compressed = std::min(compressed, stage["compressed_max_sequences"].get<double>());
+  }
+  EXPECT_EQ(layers, 80);
+  EXPECT_EQ(json_plan["max_sequences"], full);
+  EXPECT_EQ(json_plan["compressed_max_sequences"], compressed);
+  EXPECT_GT(compressed, 10 * full);  // about 16384 / (1024 + 128)
+  const CommandResult small = RunCairn(0, {"plan", "--model", "llama-3.1-70b", "--rank-memory-bytes", "80GiB"});
+  EXPECT_EQ(small.exit_code, 65);
+  EXPECT_THAT(small.err, HasSubstr("raise -tp or -pp"));
+}
+
 // --- Models that cannot run ---
 
 TEST_F(CliTest, ModelErrorsAreOneLineAndExit65) {

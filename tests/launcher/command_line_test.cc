@@ -26,7 +26,7 @@ const std::vector<Subcommand> kAll = {
     {"run-batch",
      "-i in -o out",
      "answers a file",
-     {&kBatchFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kReportFlags, &kConfigFlags},
+     {&kBatchFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kCompressionFlags, &kReportFlags, &kConfigFlags},
      nullptr},
     {"generate",
      "--chat TEXT",
@@ -138,6 +138,36 @@ TEST_F(CommandLineTest, ConfigErrorsNameFileAndLine) {
   EXPECT_THAT(error("max_num_seqs: many\n"), HasSubstr("command_line_test.yaml:1: max_num_seqs: 'many'"));
   EXPECT_THAT(error("config: other.yaml\n"), HasSubstr("cannot name another"));
   EXPECT_THAT(std::string(ApplyConfigFile("/no/such.yaml", *parsed, kAll).message()), HasSubstr("/no/such.yaml"));
+}
+
+TEST_F(CommandLineTest, ConfigHasABlockForCompression) {
+  const absl::StatusOr<CommandLine> parsed = Parse({"--kv-budget", "64"});
+  ASSERT_TRUE(parsed.ok());
+  const auto apply = [&](const std::string& text) {
+    return ApplyConfigFile(WriteConfig("kv_cache_compression_config:\n" + text), *parsed, kAll);
+  };
+  const absl::Status applied = apply(
+      "  algorithm: rkv\n  budget: 128\n  buffer-size: 32\n  window_size: 4\n  schedule: pyramid\n  beta: 10\n"
+      "  scope: layer\n  mix_lambda: 0.2\n  similarity_threshold: 0.6\n  kernel_size: 5\n  num_sinks: 2\n"
+      "  prefill: false\n");
+  ASSERT_TRUE(applied.ok()) << applied;
+  const CompressionConfig config = UncheckedEngineOptionsFromFlags()->compression;
+  EXPECT_EQ(config.algorithm, "rkv");
+  EXPECT_EQ(config.budget, 64);  // the flag wins
+  EXPECT_EQ(config.buffer, 32);
+  EXPECT_EQ(config.window, 4);
+  EXPECT_EQ(config.schedule, "pyramid");
+  EXPECT_EQ(config.beta, 10);
+  EXPECT_EQ(config.scope, "layer");
+  EXPECT_EQ(config.mix_lambda, 0.2);
+  EXPECT_EQ(config.similarity_threshold, 0.6);
+  EXPECT_EQ(config.kernel_size, 5);
+  EXPECT_EQ(config.num_sinks, 2);
+  EXPECT_FALSE(config.prefill);
+  EXPECT_THAT(std::string(apply("  budgett: 3\n").message()),
+              HasSubstr("unknown key kv_cache_compression_config.budgett"));
+  EXPECT_THAT(std::string(apply("  algorithm: rkv\nkv_compression: rkv\n").message()),
+              HasSubstr("says again what kv_cache_compression_config.algorithm has said"));
 }
 
 TEST_F(CommandLineTest, ConfigMayHoldKeysOfOtherSubcommands) {

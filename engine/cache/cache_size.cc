@@ -1,0 +1,39 @@
+#include "engine/cache/cache_size.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "compression/scorer.h"
+
+namespace cairn {
+
+absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptions& options, const HeadShard& heads,
+                                    int64_t num_layers, DType dtype, int64_t max_length, int64_t budget_bytes) {
+  const std::unique_ptr<Scorer> scorer =
+      options.compression.enabled() ? MakeScorer(options.compression) : std::unique_ptr<Scorer>();
+  CacheSize size = {.layout = {.kv_heads = static_cast<int>(heads.kv_heads.size()),
+                               .head_dim = static_cast<int>(config.head_dim),
+                               .block_size = options.block_size,
+                               .dtype = dtype,
+                               .has_score = scorer != nullptr && scorer->needs_running_score()},
+                    .rings = {.window = scorer != nullptr && scorer->needs_queries() ? options.compression.window : 0,
+                              .heads = static_cast<int>(heads.query_heads.size()),
+                              .head_dim = static_cast<int>(config.head_dim)}};
+  size.ring_bytes =
+      options.max_num_seqs * num_layers * size.rings.floats_per_layer() * static_cast<int64_t>(sizeof(float));
+  const int64_t block_bytes = static_cast<int64_t>(size.layout.block_bytes());
+  const int64_t useful = (max_length + options.block_size - 1) / options.block_size * num_layers * options.max_num_seqs;
+  const int64_t affordable = std::max<int64_t>(0, budget_bytes - size.ring_bytes) / block_bytes;
+  size.num_blocks = std::min({useful, affordable, int64_t{INT32_MAX}});
+  if (size.num_blocks >= num_layers) return size;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the KV cache has ", budget_bytes, " bytes, less than one block of ", options.block_size,
+      " tokens in each of this rank's ", num_layers, " layers (", num_layers * block_bytes, " bytes",
+      size.ring_bytes > 0
+          ? absl::StrCat(" beside ", size.ring_bytes, " for the last queries of ", options.max_num_seqs, " sequences")
+          : "",
+      "): raise --kv-cache-memory-bytes or --gpu-memory-utilization"));
+}
+
+}  // namespace cairn

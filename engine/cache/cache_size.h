@@ -1,0 +1,30 @@
+// How much cache one rank has: arithmetic from the model's shape and the settings, for the engine and for plans.
+#ifndef CAIRN_ENGINE_CACHE_CACHE_SIZE_H_
+#define CAIRN_ENGINE_CACHE_CACHE_SIZE_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/engine_options.h"
+#include "engine/model/model_config.h"
+#include "kernels/core/dtype.h"
+#include "parallel/shard/shard.h"
+
+namespace cairn {
+
+struct CacheSize {
+  KvBlockLayout layout;
+  QueryRingLayout rings;
+  int64_t ring_bytes = 0;  // of all sequences and layers
+  int64_t num_blocks = 0;
+};
+
+// For `num_layers` layers of `heads` in `budget_bytes` of memory; no more blocks than max_num_seqs sequences of
+// `max_length` tokens could use. RESOURCE_EXHAUSTED where not even a block per layer fits.
+absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptions& options, const HeadShard& heads,
+                                    int64_t num_layers, DType dtype, int64_t max_length, int64_t budget_bytes);
+
+}  // namespace cairn
+
+#endif  // CAIRN_ENGINE_CACHE_CACHE_SIZE_H_
