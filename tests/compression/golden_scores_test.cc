@@ -90,6 +90,7 @@ TEST_P(GoldenScoresTest, Rkv) {
                     variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode, p);
       ExpectScores(pooled, Floats(r));
     }
+    ASSERT_GE(expected["runs"].size(), 1);
     for (const Json& run : expected["runs"]) {
       SCOPED_TRACE(absl::StrCat(run["variant"].get<std::string>(), " ", run["lambda"].get<double>()));
       CompressionConfig config = ConfigOf("rkv", params);
@@ -106,6 +107,7 @@ TEST_P(GoldenScoresTest, Rkv) {
 
 TEST_P(GoldenScoresTest, EdgeCases) {
   const Json golden = ReadGolden("edge_cases");
+  ASSERT_EQ(golden["expected"]["cases"].size(), 10);
   for (const Json& c : golden["expected"]["cases"]) {
     SCOPED_TRACE(c["text"].get<std::string>());
     const GoldenArray<float> q = Floats(c["q"]), k = Floats(c["k"]);

@@ -10,7 +10,9 @@ CAIRN_OP_TEST_SUITE(GoldenSelectTest);
 
 TEST_P(GoldenSelectTest, Ties) {
   auto c = context();
-  for (const Json& golden_case : ReadGolden("select_ties")["expected"]["cases"]) {
+  const Json golden = ReadGolden("select_ties");
+  ASSERT_EQ(golden["expected"]["cases"].size(), 11);
+  for (const Json& golden_case : golden["expected"]["cases"]) {
     SCOPED_TRACE(golden_case["text"].get<std::string>());
     const GoldenArray<float> scores = Floats(golden_case["scores"]);
     const int window = golden_case["window"];

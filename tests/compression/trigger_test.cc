@@ -27,7 +27,7 @@ Trace Follow(const Trigger& trigger, int64_t prompt, int64_t forwards, const std
   while (length.fed < prompt + forwards) {
     int64_t next = length.fed + 1;
     if (length.fed < prompt) {
-      next = std::min(length.fed + chunk, trigger.ChunkEnd(prompt, length.fed));
+      next = std::min({length.fed + chunk, prompt, trigger.ChunkEnd(prompt, length.fed)});
       EXPECT_GT(next, length.fed);
     }
     for (size_t l = 0; l < slots.size(); ++l) {
@@ -63,7 +63,9 @@ CompressionConfig ConfigOf(const Json& trace) {
 
 // The same events whatever the prompt's chunks (a chunk of 1000 is the whole prompt).
 TEST(TriggerTest, GoldenTracesForEveryChunkSize) {
-  for (const Json& golden : ReadGolden("trigger")["expected"]["traces"]) {
+  const Json file = ReadGolden("trigger");
+  ASSERT_EQ(file["expected"]["traces"].size(), 13);
+  for (const Json& golden : file["expected"]["traces"]) {
     const std::vector<int32_t> budgets = golden["budgets"];
     const Trigger trigger(ConfigOf(golden), budgets);
     for (int64_t chunk : {1, 3, 7, 64, 128, 1000}) {
@@ -102,7 +104,7 @@ TEST(TriggerTest, BoundedPrefillHoldsItsBound) {
 TEST(TriggerTest, NothingHappensWithoutCompression) {
   const Trigger trigger(CompressionConfig{}, {16});
   for (int64_t fed = 1; fed < 1000; ++fed) EXPECT_FALSE(trigger.EventAt(500, fed));
-  EXPECT_EQ(trigger.ChunkEnd(500, 3), 500);
+  EXPECT_GE(trigger.ChunkEnd(500, 3), 500);
 }
 
 }  // namespace
