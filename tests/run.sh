@@ -132,7 +132,7 @@ phase() {
 }
 
 # Tests that run threads: the pool, channels, and engines whose ranks are threads.
-threaded='Thread|Host|SharedMemory|Parallel|ProcessGroups|Engine|Invariance|BatchRoot|MatMul|RowIndependence|BitsDependOnTheHead'
+threaded='Thread|Host|SharedMemory|Parallel|ProcessGroups|Engine|Invariance|BatchRoot|MatMul|RowIndependence|BitsDependOnTheHead|CompressionTest'
 in_fixed_layout=()
 
 say "packages"
