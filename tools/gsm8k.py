@@ -48,6 +48,11 @@ def final_number(text):
     return found[-1] if found else None
 
 
+def plain(number):
+    """Digits without an exponent: Decimal writes a zero of 70 places as 0E-70."""
+    return str(number) if number is None else format(number.normalize(), "f")
+
+
 def make(args):
     for i, row in enumerate(read_lines(args.data)[:args.questions]):
         body = {"messages": [{"role": "user", "content": row["question"] + INSTRUCTION}],
@@ -66,7 +71,7 @@ def score(args):
         body = record["response"]["body"]
         choice = body["choices"][0]
         found = final_number(choice["message"]["content"])
-        rows.append(dict(id=record["custom_id"], right=found == expected, expected=str(expected), found=str(found),
+        rows.append(dict(id=record["custom_id"], right=found == expected, expected=plain(expected), found=plain(found),
                          finish_reason=choice["finish_reason"], tokens=body["usage"]["completion_tokens"]))
     if not rows:
         sys.exit("%s holds no results" % args.results)
