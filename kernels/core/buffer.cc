@@ -10,6 +10,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "kernels/core/status_macros.h"
+#if CAIRN_CUDA
+#include "kernels/core/buffer_cuda.h"
+#endif
 
 namespace cairn {
 namespace {
@@ -36,14 +40,8 @@ void* MapAligned(size_t bytes) {
   return aligned;
 }
 
-}  // namespace
-
-absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
-  CAIRN_CHECK(device.is_cpu(), "this build has no CUDA backend");
-  Buffer buffer;
-  buffer.device_ = device;
-  if (bytes == 0) return buffer;
-  if (bytes > SIZE_MAX / 2) return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes"));
+// On the host. RESOURCE_EXHAUSTED where there is none.
+absl::StatusOr<void*> AllocateHost(size_t bytes) {
   void* data = nullptr;
   if (IsMapped(bytes)) {
     data = MapAligned(bytes);
@@ -55,6 +53,34 @@ absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
   if (data == nullptr) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory: ", strerror(errno)));
   }
+  return data;
+}
+
+void FreeHost(void* data, size_t bytes) {
+  if (IsMapped(bytes)) {
+    munmap(data, RoundUp(bytes, kHugePage));
+  } else {
+    std::free(data);
+  }
+}
+
+absl::StatusOr<void*> AllocateOn(Device device, size_t bytes) {
+  if (bytes > SIZE_MAX / 2) return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes"));
+  if (device.is_cpu()) return AllocateHost(bytes);
+#if CAIRN_CUDA
+  return cuda::AllocateMemory(device.index, bytes);
+#else
+  return absl::FailedPreconditionError("this build has no CUDA backend");
+#endif
+}
+
+}  // namespace
+
+absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
+  Buffer buffer;
+  buffer.device_ = device;
+  if (bytes == 0) return buffer;
+  CAIRN_ASSIGN_OR_RETURN(void* data, AllocateOn(device, bytes));
   buffer.data_ = static_cast<uint8_t*>(data);
   buffer.size_bytes_ = bytes;
   return buffer;
@@ -72,11 +98,15 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 
 void Buffer::Free() {
   if (data_ == nullptr) return;
-  if (IsMapped(size_bytes_)) {
-    munmap(data_, RoundUp(size_bytes_, kHugePage));
+#if CAIRN_CUDA
+  if (!device_.is_cpu()) {
+    cuda::FreeMemory(device_.index, data_);
   } else {
-    std::free(data_);
+    FreeHost(data_, size_bytes_);
   }
+#else
+  FreeHost(data_, size_bytes_);
+#endif
   data_ = nullptr;
   size_bytes_ = 0;
 }

@@ -1,5 +1,6 @@
 // Owns a piece of one device's memory. On CPU: 64-byte aligned, zeroed, large ones mapped with huge pages and untouched
-// until first use (so that an unused part of the KV pool costs no memory).
+// until first use (so that an unused part of the KV pool costs no memory). On CUDA: 256-byte aligned device memory, not
+// cleared, which the host cannot read.
 #ifndef CAIRN_KERNELS_CORE_BUFFER_H_
 #define CAIRN_KERNELS_CORE_BUFFER_H_
 

@@ -4,8 +4,16 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/core/status_macros.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
+#if CAIRN_CUDA
+#include "kernels/cuda/device_state.h"
+#else
+namespace cairn::cuda {
+class DeviceState {};  // never made
+}  // namespace cairn::cuda
+#endif
 
 namespace cairn {
 
@@ -16,19 +24,49 @@ std::unique_ptr<Context> Context::Cpu(int num_threads, DType activation_dtype) {
 }
 
 std::unique_ptr<Context> Context::Cpu(int num_threads, DType activation_dtype, const cpu::Kernels& kernels) {
-  return std::unique_ptr<Context>(new Context(Device{}, num_threads, activation_dtype, &kernels));
+  return std::unique_ptr<Context>(new Context(Device{}, num_threads, activation_dtype, &kernels, nullptr));
 }
 
 absl::Status Context::CheckEnvironment() { return cpu::KernelsFromEnvironment().status(); }
 
-Context::Context(Device device, int num_threads, DType activation_dtype, const cpu::Kernels* cpu_kernels)
+#if CAIRN_CUDA
+
+absl::StatusOr<std::unique_ptr<Context>> Context::Cuda(int index, DType activation_dtype) {
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::DeviceState> state, cuda::DeviceState::Create(index));
+  return std::unique_ptr<Context>(
+      new Context({DeviceKind::kCuda, index}, /*num_threads=*/1, activation_dtype, nullptr, std::move(state)));
+}
+
+int Context::NumCudaDevices() { return cuda::NumDevices(); }
+
+void Context::Synchronize() {
+  if (cuda_ != nullptr) cuda_->Synchronize();
+}
+
+#else
+
+absl::StatusOr<std::unique_ptr<Context>> Context::Cuda(int, DType) {
+  return absl::FailedPreconditionError("this build has no CUDA backend: build it where nvcc is found");
+}
+
+int Context::NumCudaDevices() { return 0; }
+
+void Context::Synchronize() {}
+
+#endif
+
+Context::Context(Device device, int num_threads, DType activation_dtype, const cpu::Kernels* cpu_kernels,
+                 std::unique_ptr<cuda::DeviceState> cuda)
     : device_(device),
       activation_dtype_(activation_dtype),
       cpu_kernels_(cpu_kernels),
+      cuda_(std::move(cuda)),
       threads_(num_threads),
       scratch_(num_threads + 1) {}
 
-const char* Context::isa_name() const { return cpu_kernels_->name; }
+Context::~Context() = default;
+
+const char* Context::isa_name() const { return device_.is_cpu() ? cpu_kernels_->name : "cuda"; }
 
 void* Context::Scratch(int worker, size_t bytes) {
   Buffer& buffer = scratch_[worker];

@@ -1,5 +1,5 @@
-// What runs an op: the device, its threads (later: its stream), scratch memory, and the type that activations are
-// rounded to. Passed as an argument; there are no globals.
+// What runs an op: the device, its threads or its stream, scratch memory, and the type that activations are rounded to.
+// Passed as an argument; there are no globals.
 #ifndef CAIRN_KERNELS_CORE_CONTEXT_H_
 #define CAIRN_KERNELS_CORE_CONTEXT_H_
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/core/buffer.h"
 #include "kernels/core/device.h"
 #include "kernels/core/dtype.h"
@@ -17,6 +18,9 @@ namespace cairn {
 
 namespace cpu {
 struct Kernels;  // the inner loops of one instruction set (kernels/cpu/kernels.h)
+}
+namespace cuda {
+class DeviceState;  // stream, libraries, staging of one GPU (kernels/cuda/device_state.h)
 }
 
 class Context {
@@ -29,18 +33,31 @@ class Context {
   // INVALID_ARGUMENT where CAIRN_CPU_ISA names an instruction set that is unknown or that this CPU lacks; lists those
   // that it has. To be called before Cpu() where a user may have set the variable.
   static absl::Status CheckEnvironment();
+  // A GPU, by its number among those that CUDA_VISIBLE_DEVICES leaves. Ops only give work to its stream; whoever reads
+  // a result waits (Synchronize, CopyToHost). UNAVAILABLE where there is no such GPU, FAILED_PRECONDITION in a build
+  // without CUDA.
+  static absl::StatusOr<std::unique_ptr<Context>> Cuda(int index, DType activation_dtype);
+  // GPUs that Cuda() can use; 0 without a driver or in a build without CUDA.
+  static int NumCudaDevices();
+  ~Context();
 
   Device device() const { return device_; }
   DType activation_dtype() const { return activation_dtype_; }
+  // What holds activations in memory: float32 on CPU, the activation type itself on CUDA.
+  DType storage_dtype() const { return device_.is_cpu() ? DType::kFloat32 : activation_dtype_; }
+  // Until the ops given so far are done. On CPU they are.
+  void Synchronize();
   ThreadPool& threads() { return threads_; }
   const cpu::Kernels& cpu_kernels() const { return *cpu_kernels_; }
-  // The instruction set in use, for logs: scalar, avx2, avx512, avx512_bf16.
+  cuda::DeviceState& cuda() { return *cuda_; }
+  // The instruction set in use, for logs: scalar, avx2, avx512, avx512_bf16; cuda.
   const char* isa_name() const;
 
   // Scratch of at least `bytes` for one worker, 64-byte aligned, valid until the next call for that worker. Grows on
   // first use (warm-up), never shrinks.
   void* Scratch(int worker, size_t bytes);
-  // The same, for all workers together; valid until the next call. Only outside parallel regions.
+  // The same, for all workers together; valid until the next call. Only outside parallel regions. On CUDA: device
+  // memory, for the ops on the stream, which follow one another.
   void* SharedScratch(size_t bytes) { return Scratch(threads_.num_threads(), bytes); }
 
   // Cosines and sines of the rotary angles of the last positions asked for: a step rotates queries and keys of every
@@ -54,11 +71,13 @@ class Context {
   RotaryTable& rotary_table() { return rotary_table_; }
 
  private:
-  Context(Device device, int num_threads, DType activation_dtype, const cpu::Kernels* cpu_kernels);
+  Context(Device device, int num_threads, DType activation_dtype, const cpu::Kernels* cpu_kernels,
+          std::unique_ptr<cuda::DeviceState> cuda);
 
   Device device_;
   DType activation_dtype_;
-  const cpu::Kernels* cpu_kernels_;
+  const cpu::Kernels* cpu_kernels_;          // null on CUDA
+  std::unique_ptr<cuda::DeviceState> cuda_;  // null on CPU
   ThreadPool threads_;
   std::vector<Buffer> scratch_;  // one per worker, and the shared one
   RotaryTable rotary_table_;

@@ -9,7 +9,7 @@
 
 namespace cairn::cpu {
 
-inline Format FormatOf(DType dtype) {
+constexpr Format FormatOf(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
       return Format::kF32;

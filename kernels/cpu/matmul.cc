@@ -103,7 +103,7 @@ void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tens
   p.whole.y = y.data<float>();
   p.whole.y_stride = y.row_stride();
   p.whole.columns = w.rows();
-  p.whole.bias = options.bias;
+  p.whole.bias = options.bias.raw() != nullptr ? options.bias.data<float>() : nullptr;
   p.whole.round = options.round_output ? ActivationFormat(context) : Format::kF32;
   p.multiply = kernels.multiply[static_cast<int>(format)];
   p.bytes_per_k = kPanelColumns * FormatBytes(format);

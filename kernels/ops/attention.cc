@@ -23,8 +23,8 @@ void CheckSequences(const char* op, absl::Span<const SequenceRows> sequences, in
 
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences) {
-  CheckOperand("KvAppend", "k", context, k, DType::kFloat32, 3);
-  CheckOperand("KvAppend", "v", context, v, DType::kFloat32, 3);
+  CheckActivation("KvAppend", "k", context, k, 3);
+  CheckActivation("KvAppend", "v", context, v, 3);
   CheckOperand("KvAppend", "positions", context, positions, DType::kInt32, 1);
   for (int i = 0; i < 3; ++i) CheckDim("KvAppend", "v", v, i, k.dim(i));
   CheckDim("KvAppend", "positions", positions, 0, k.dim(0));
@@ -34,9 +34,9 @@ void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& 
 
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out) {
-  CheckOperand("PagedAttention", "q", context, q, DType::kFloat32, 3);
+  CheckActivation("PagedAttention", "q", context, q, 3);
   CheckOperand("PagedAttention", "positions", context, positions, DType::kInt32, 1);
-  CheckOperand("PagedAttention", "out", context, out, DType::kFloat32, 3);
+  CheckActivation("PagedAttention", "out", context, out, 3);
   for (int i = 0; i < 3; ++i) CheckDim("PagedAttention", "out", out, i, q.dim(i));
   CheckDim("PagedAttention", "positions", positions, 0, q.dim(0));
   CheckSequences("PagedAttention", sequences, q.dim(0), -1, q.dim(2));

@@ -1,5 +1,5 @@
-// Attention over the paged cache, and the append that fills it. q, k, v may be column slices of one QKV matrix (rows
-// strided).
+// Attention over the paged cache, and the append that fills it. q, k, v are activations and may be column slices of one
+// QKV matrix (rows strided). Block tables are host memory on every device, the pool is the device's.
 #ifndef CAIRN_KERNELS_OPS_ATTENTION_H_
 #define CAIRN_KERNELS_OPS_ATTENTION_H_
 
@@ -18,8 +18,9 @@ void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& 
 
 // out[t, h] = softmax(q[t, h] . K / sqrt(d)) V over the slots that row t may see: those up to its own slot, and with
 // sliding_window W > 0 only those whose position is greater than its own position - W. Query head h reads KV head
-// h / (heads / kv_heads). q [T, heads, d], positions [T] int32, out [T, heads, d] f32. A row's sum runs over its slots
-// in one fixed order, so prefill in chunks, decode and any batch give the same bits.
+// h / (heads / kv_heads). q [T, heads, d], positions [T] int32, out [T, heads, d]. A row's sum runs over its slots
+// in one fixed order, so prefill in chunks, decode and any batch give the same bits. (On CUDA rows that come alone, as
+// in decode, and rows that come together, as in prefill, may differ in the last bits; the batch still does not matter.)
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
 

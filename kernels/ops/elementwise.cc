@@ -8,9 +8,9 @@ namespace cairn {
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
   const int last = x.rank() - 1;
   CAIRN_CHECK(last == 1 || last == 2, "RmsNorm: x has rank ", x.rank(), ", expected 2 or 3");
-  CheckOperand("RmsNorm", "x", context, x, DType::kFloat32, x.rank());
+  CheckActivation("RmsNorm", "x", context, x, x.rank());
   CheckOperand("RmsNorm", "weight", context, weight, DType::kFloat32, 1);
-  CheckOperand("RmsNorm", "y", context, y, DType::kFloat32, x.rank());
+  CheckActivation("RmsNorm", "y", context, y, x.rank());
   CheckDim("RmsNorm", "weight", weight, 0, x.dim(last));
   for (int dim = 0; dim <= last; ++dim) CheckDim("RmsNorm", "y", y, dim, x.dim(dim));
   if (y.num_elements() == 0) return;
@@ -18,7 +18,7 @@ void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps,
 }
 
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {
-  CheckOperand("Rope", "x", context, x, DType::kFloat32, 3);
+  CheckActivation("Rope", "x", context, x, 3);
   CheckOperand("Rope", "positions", context, positions, DType::kInt32, 1);
   CheckOperand("Rope", "inv_freq", context, inv_freq, DType::kFloat32, 1);
   CAIRN_CHECK(positions.is_contiguous() && inv_freq.is_contiguous(), "Rope: positions and inv_freq must be contiguous");
@@ -29,8 +29,8 @@ void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tens
 }
 
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
-  CheckOperand("SwiGlu", "gate_up", context, gate_up, DType::kFloat32, 2);
-  CheckOperand("SwiGlu", "y", context, y, DType::kFloat32, 2);
+  CheckActivation("SwiGlu", "gate_up", context, gate_up, 2);
+  CheckActivation("SwiGlu", "y", context, y, 2);
   CheckDim("SwiGlu", "gate_up", gate_up, 0, y.dim(0));
   CheckDim("SwiGlu", "gate_up", gate_up, 1, 2 * y.dim(1));
   if (y.num_elements() == 0) return;
@@ -38,8 +38,8 @@ void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
 }
 
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
-  CheckOperand("AddInPlace", "x", context, x, DType::kFloat32, 2);
-  CheckOperand("AddInPlace", "y", context, y, DType::kFloat32, 2);
+  CheckActivation("AddInPlace", "x", context, x, 2);
+  CheckActivation("AddInPlace", "y", context, y, 2);
   CheckDim("AddInPlace", "y", y, 0, x.dim(0));
   CheckDim("AddInPlace", "y", y, 1, x.dim(1));
   if (x.num_elements() == 0) return;

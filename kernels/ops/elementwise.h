@@ -1,5 +1,6 @@
-// The small ops between the matmuls. All tensors f32 on CPU, rows may be strided (Tensor::row_stride); what is written
-// is rounded to the context's activation type; every row is computed alone.
+// The small ops between the matmuls. Activations are float32 on CPU and of the activation type on CUDA
+// (Context::storage_dtype); rows may be strided (Tensor::row_stride); what is written is rounded to the context's
+// activation type; every row is computed alone, in float32.
 #ifndef CAIRN_KERNELS_OPS_ELEMENTWISE_H_
 #define CAIRN_KERNELS_OPS_ELEMENTWISE_H_
 
@@ -9,7 +10,7 @@
 namespace cairn {
 
 // y = x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467). x, y [T, C], or [T, heads, C] (a
-// norm per head: Qwen3's q and k); they may be the same. weight [C].
+// norm per head: Qwen3's q and k); they may be the same. weight [C] f32.
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y);
 
 // Rotary embedding, in place (arXiv 2104.09864; Hugging Face's half-split layout: dimension i pairs with i + d/2).
@@ -24,7 +25,8 @@ void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 // x += y, both [T, C].
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
 
-// Rounds x [T, C] to the activation type, in place: what a matmul with round_output does, for sums made outside of one.
+// Rounds x [T, C] f32 to the activation type, in place: what a matmul with round_output does, for sums made outside of
+// one.
 void RoundToActivation(Context& context, const Tensor& x);
 
 }  // namespace cairn

@@ -36,7 +36,7 @@ void WindowImportance(Context& context, const KvView& kv, const Tensor& queries,
   CheckScores("WindowImportance", "out", context, kv, out);
   CheckDim("WindowImportance", "out", out, 1, kv.num_slots - queries.dim(0));
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, WindowImportance, kv, queries, out);
+  CAIRN_DISPATCH_CPU(context, WindowImportance, kv, queries, out);
 }
 
 void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce,
@@ -44,25 +44,25 @@ void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, 
   CheckQueries("WindowAttention", context, kv, queries);
   CheckScores("WindowAttention", "out", context, kv, out);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, WindowAttention, kv, queries, reduce, out);
+  CAIRN_DISPATCH_CPU(context, WindowAttention, kv, queries, reduce, out);
 }
 
 void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, const Tensor& out) {
   CheckScores("KeyRedundancy", "out", context, kv, out);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, KeyRedundancy, kv, threshold, variant, out);
+  CAIRN_DISPATCH_CPU(context, KeyRedundancy, kv, threshold, variant, out);
 }
 
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out) {
   CheckScores("KeyDifference", "out", context, kv, out);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, KeyDifference, kv, out);
+  CAIRN_DISPATCH_CPU(context, KeyDifference, kv, out);
 }
 
 void SlotRecency(Context& context, int32_t num_slots, const Tensor& out) {
   CheckOperand("SlotRecency", "out", context, out, DType::kFloat32, 2);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, SlotRecency, num_slots, out);
+  CAIRN_DISPATCH_CPU(context, SlotRecency, num_slots, out);
 }
 
 void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
@@ -70,20 +70,20 @@ void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_si
   CAIRN_CHECK(kernel_size > 0 && kernel_size % 2 == 1, "PoolSlots: kernel ", kernel_size);
   CAIRN_CHECK(x.raw() != out.raw(), "PoolSlots: x and out are one tensor");
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, PoolSlots, x, pooling, kernel_size, out);
+  CAIRN_DISPATCH_CPU(context, PoolSlots, x, pooling, kernel_size, out);
 }
 
 void DivideByRowMax(Context& context, const Tensor& x) {
   CheckOperand("DivideByRowMax", "x", context, x, DType::kFloat32, 2);
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, DivideByRowMax, x);
+  CAIRN_DISPATCH_CPU(context, DivideByRowMax, x);
 }
 
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out) {
   CheckSameShape("MixScores", context, x, y);
   CheckSameShape("MixScores", context, x, out);
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, MixScores, a, x, b, y, out);
+  CAIRN_DISPATCH_CPU(context, MixScores, a, x, b, y, out);
 }
 
 void AddToRunningScores(Context& context, const KvView& kv, float factor, const Tensor& added, const Tensor& scores) {
@@ -92,7 +92,7 @@ void AddToRunningScores(Context& context, const KvView& kv, float factor, const 
   CheckDim("AddToRunningScores", "added", added, 1, kv.num_slots);
   CheckScores("AddToRunningScores", "scores", context, kv, scores);
   if (added.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, AddToRunningScores, kv, factor, added, scores);
+  CAIRN_DISPATCH_CPU(context, AddToRunningScores, kv, factor, added, scores);
 }
 
 void DecayRunningScores(Context& context, const KvView& kv, float decay, const Tensor& current, const Tensor& scores) {
@@ -100,7 +100,7 @@ void DecayRunningScores(Context& context, const KvView& kv, float decay, const T
   CheckScores("DecayRunningScores", "current", context, kv, current);
   CheckSameShape("DecayRunningScores", context, current, scores);
   if (current.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, DecayRunningScores, kv, decay, current, scores);
+  CAIRN_DISPATCH_CPU(context, DecayRunningScores, kv, decay, current, scores);
 }
 
 }  // namespace cairn

@@ -16,7 +16,7 @@ namespace cairn {
 
 // W [N, K] in the layout that the device's matmul streams. CPU: panels of 16 output columns, so that decode reads the
 // weights once, in order. bf16: [N/16][K/2][16][2] (pairs along K); f32 and f16: [N/16][K][16]; N and K are padded
-// with zeros.
+// with zeros. CUDA: row-major, rows padded with zeros to a multiple of 16 bytes.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
@@ -24,7 +24,7 @@ class PackedMatrix {
   static absl::StatusOr<PackedMatrix> Create(Device device, DType dtype, int64_t rows_n, int64_t cols_k);
 
   // Writes `num_rows` rows from row-major host memory [num_rows, K] of source_dtype into rows row_begin... Converts:
-  // exact where the matrix's type holds the value, else rounded to nearest even.
+  // exact where the matrix's type holds the value, else rounded to nearest even. Waits for the copy to a GPU.
   void PackRows(int64_t row_begin, int64_t num_rows, const void* source, DType source_dtype);
 
   int64_t rows() const { return rows_; }
@@ -32,6 +32,7 @@ class PackedMatrix {
   DType dtype() const { return dtype_; }
   Device device() const { return buffer_.device(); }
   const uint8_t* data() const { return buffer_.data(); }
+  int64_t row_stride() const;  // elements from row to row; on CUDA
   size_t size_bytes() const { return buffer_.size_bytes(); }
   bool empty() const { return rows_ == 0; }
 
@@ -42,16 +43,17 @@ class PackedMatrix {
 };
 
 struct MatMulOptions {
-  const float* bias = nullptr;  // [N] or none
-  bool round_output = true;     // to the context's activation type; off for logits and for partial sums over ranks
+  Tensor bias = {};          // [N], of y's type; or none
+  bool round_output = true;  // to the context's activation type; off for logits and for partial sums over ranks
 };
 
-// x [M, K] f32, w [N, K], y [M, N] f32; rows of x and y may be strided. x and y must not overlap.
+// x [M, K] activations, w [N, K], y [M, N]: activations, float32 where the output is not rounded. Rows of x and y may
+// be strided. x and y must not overlap. CUDA: w holds the activations' type.
 void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tensor& y,
             const MatMulOptions& options = {});
 
 // Row lookup: y[i] = row ids[i] of `table` [V, C] for ids in [row_begin, row_begin + V), zeros for the others (they are
-// another rank's). ids [T] int32, y [T, C] f32.
+// another rank's). ids [T] int32, y [T, C] activations.
 void Embedding(Context& context, const Tensor& ids, const PackedMatrix& table, int64_t row_begin, const Tensor& y);
 
 }  // namespace cairn

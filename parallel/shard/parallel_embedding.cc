@@ -43,7 +43,7 @@ absl::Status VocabParallelEmbed(Context& context, Communicator& tp, const Packed
 
 absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
                                  const Tensor& x, const Tensor& scratch, const Tensor& logits) {
-  const MatMulOptions exact = {.bias = nullptr, .round_output = false};
+  const MatMulOptions exact = {.bias = {}, .round_output = false};
   if (tp.size() == 1) {
     MatMul(context, x, head, logits, exact);
     return absl::OkStatus();

@@ -7,10 +7,11 @@
 namespace cairn {
 namespace {
 
-const float* BiasOf(const std::vector<float>& bias, const PackedMatrix& weight) {
+Tensor BiasOf(const std::vector<float>& bias, const PackedMatrix& weight) {
   CAIRN_CHECK(bias.empty() || static_cast<int64_t>(bias.size()) == weight.rows(), bias.size(), " biases for ",
               weight.rows(), " outputs");
-  return bias.empty() ? nullptr : bias.data();
+  if (bias.empty()) return {};
+  return Tensor(const_cast<float*>(bias.data()), DType::kFloat32, {weight.rows()});
 }
 
 }  // namespace
@@ -25,7 +26,7 @@ absl::Status RowParallelLinear::Forward(Context& context, Communicator& tp, cons
     return absl::OkStatus();
   }
   // Rank 0's partial sum carries the bias, so that it is in the total once and rounded with it.
-  MatMul(context, x, weight, y, {.bias = tp.rank() == 0 ? BiasOf(bias, weight) : nullptr, .round_output = false});
+  MatMul(context, x, weight, y, {.bias = tp.rank() == 0 ? BiasOf(bias, weight) : Tensor(), .round_output = false});
   CAIRN_RETURN_IF_ERROR(tp.AllReduce(y, ReduceOp::kSum));
   RoundToActivation(context, y);
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -24,6 +25,7 @@ namespace {
 
 constexpr size_t kRange = size_t{1} << 36;  // of addresses; memory is taken where it is touched
 constexpr size_t kFence = 256;
+constexpr size_t kFilled = size_t{4} << 20;  // of an allocation; the rest of a large one stays unmapped, zero
 constexpr size_t kDefaultBytes = size_t{4} << 30;
 
 char* range = nullptr;
@@ -121,7 +123,7 @@ void* AllocateDevice(size_t bytes) {
   __asan_poison_memory_region(begin, RoundUp(bytes + kFence, kFence));
   __asan_unpoison_memory_region(begin, bytes);
 #endif
-  std::memset(begin, 0xff, bytes);
+  std::memset(begin, 0xff, std::min(bytes, kFilled));
   if (accesses == 0) Protect(/*closed=*/true);
   race::Watch(begin, bytes);
   return begin;

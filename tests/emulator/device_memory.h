@@ -7,7 +7,7 @@
 
 namespace cuda_emulator {
 
-// 256-byte aligned, filled with 0xff (NaN), fenced; null where the device is full.
+// 256-byte aligned, filled with 0xff (NaN; the first 4 MiB), fenced; null where the device is full.
 void* AllocateDevice(size_t bytes);
 bool FreeDevice(void* memory);
 

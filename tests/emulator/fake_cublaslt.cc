@@ -420,7 +420,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t descriptor,
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   job.workspace = workspace;
-  job.workspace_bytes = workspace_bytes;
+  job.workspace_bytes = static_cast<size_t>(chosen.workspace_bytes);
   const cudaError_t error = Enqueue(stream, [job] { return Run(job); });
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

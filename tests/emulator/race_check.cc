@@ -35,7 +35,8 @@ struct Region {
 };
 
 std::map<const char*, Region> regions;  // device memory by its first byte
-Region shared;
+const char* last_begin = nullptr;       // where the last access was
+Region last_region, shared;
 uint32_t kernel_generation = 0, block_generation = 0;
 uint32_t block = 0, thread = 0, barriers = 0, warp_operations = 0;
 thread_local bool inside = false;  // hooks also run in the host code beside the kernels, on any thread
@@ -54,14 +55,11 @@ Cell* MapCells(size_t bytes) {
   return static_cast<Cell*>(cells);
 }
 
-const char* ProgramStart() {
-  static const char* start = [] {
-    Dl_info info = {};
-    dladdr(reinterpret_cast<const void*>(&MapCells), &info);
-    return static_cast<const char*>(info.dli_fbase);
-  }();
-  return start;
-}
+const char* const program_start = [] {
+  Dl_info info = {};
+  dladdr(reinterpret_cast<const void*>(&MapCells), &info);
+  return static_cast<const char*>(info.dli_fbase);
+}();
 
 // file:line of a place in this program, by addr2line.
 std::string SourceOf(uint32_t pc_offset) {
@@ -108,12 +106,16 @@ Cell* Find(const char* address, size_t bytes, uint32_t& generation) {
     generation = block_generation;
     return shared.cells + (address - SharedBegin());
   }
-  auto after = regions.upper_bound(address);
-  if (after == regions.begin()) return nullptr;
-  const auto& [begin, region] = *--after;
-  if (address + bytes > begin + region.bytes) return nullptr;
+  if (address < last_begin || address + bytes > last_begin + last_region.bytes) {
+    auto after = regions.upper_bound(address);
+    if (after == regions.begin()) return nullptr;
+    const auto& [begin, region] = *--after;
+    if (address + bytes > begin + region.bytes) return nullptr;
+    last_begin = begin;
+    last_region = region;
+  }
   generation = kernel_generation;
-  return region.cells + (address - begin);
+  return last_region.cells + (address - last_begin);
 }
 
 }  // namespace
@@ -123,6 +125,8 @@ void Watch(const void* memory, size_t bytes) { regions[static_cast<const char*>(
 void Unwatch(const void* memory) {
   const auto it = regions.find(static_cast<const char*>(memory));
   if (it == regions.end()) return;
+  last_begin = nullptr;
+  last_region = Region();
   munmap(it->second.cells, it->second.bytes * sizeof(Cell));
   regions.erase(it);
 }
@@ -152,7 +156,7 @@ void Access(const void* address, size_t bytes, bool is_write, bool is_atomic, co
   if (!inside || !enabled) return;
   const char* byte = static_cast<const char*>(address);
   uint32_t generation = 0;
-  const uint32_t pc = static_cast<uint32_t>(static_cast<const char*>(program_counter) - ProgramStart());
+  const uint32_t pc = static_cast<uint32_t>(static_cast<const char*>(program_counter) - program_start);
   Cell* cell = Find(byte, bytes, generation);
   if (cell == nullptr) {
     if (InDeviceRange(address)) ReportOutOfBounds(is_write, bytes, pc);

@@ -23,8 +23,10 @@ TEST_P(RmsNormTest, MatchesTheFormula) {
       auto c = context(3, activation);
       const int64_t T = 9;
       const float eps = 1e-5f;
-      Rows x = Rows::Normal(random, T, C, 3), weight = Rows::Normal(random, 1, C), y(T, C, 2);
-      RmsNorm(*c, x.tensor(), weight.tensor().Reshape({C}), eps, y.tensor());
+      Rows x = Rows::Normal(random, T, C, 3, activation), weight = Rows::Normal(random, 1, C), y(T, C, 2);
+      Operands on(*c);
+      RmsNorm(*c, on(x), on.F32(weight).Reshape({C}), eps, on(y));
+      on.Fetch();
       for (int64_t t = 0; t < T; ++t) {
         double squares = 0;
         for (int64_t i = 0; i < C; ++i) squares += static_cast<double>(x.at(t, i)) * x.at(t, i);
@@ -37,7 +39,8 @@ TEST_P(RmsNormTest, MatchesTheFormula) {
       }
       EXPECT_TRUE(y.GapsIntact());
       Rows in_place = x;
-      RmsNorm(*c, in_place.tensor(), weight.tensor().Reshape({C}), eps, in_place.tensor());
+      RmsNorm(*c, on(in_place), on.F32(weight).Reshape({C}), eps, on(in_place));
+      on.Fetch();
       EXPECT_TRUE(SameBits(in_place, y));
     }
   }
@@ -48,7 +51,9 @@ TEST_P(RmsNormTest, SpreadsNanOverItsRowOnly) {
   Random random(2);
   Rows x = Rows::Normal(random, 3, 50), weight = Rows::Normal(random, 1, 50), y(3, 50);
   x.at(1, 49) = std::nanf("");
-  RmsNorm(*c, x.tensor(), weight.tensor().Reshape({50}), 1e-6f, y.tensor());
+  Operands on(*c);
+  RmsNorm(*c, on(x), on.F32(weight).Reshape({50}), 1e-6f, on(y));
+  on.Fetch();
   for (int64_t t = 0; t < 3; ++t) {
     for (int64_t i = 0; i < 50; ++i) ASSERT_EQ(std::isnan(y.at(t, i)), t == 1);
   }
@@ -75,9 +80,10 @@ TEST_P(RopeTest, RotatesPairsByTheirAngles) {
         std::vector<float> inv_freq = InverseFrequencies(half);
         std::vector<int32_t> positions = {0, 1, 17, 4095, 131071, 1000000};
         const int64_t T = static_cast<int64_t>(positions.size()), heads = 3;
-        Rows x = Rows::Normal(random, T, heads * 2 * half, 6), y = x;
-        Rope(*c, y.tensor().SplitRows(heads, 2 * half), Tensor(positions.data(), DType::kInt32, {T}),
-             Tensor(inv_freq.data(), DType::kFloat32, {half}), scale);
+        Rows x = Rows::Normal(random, T, heads * 2 * half, 6, activation), y = x;
+        Operands on(*c);
+        Rope(*c, on(y).SplitRows(heads, 2 * half), on.Ints(positions), on.F32(inv_freq), scale);
+        on.Fetch();
         for (int64_t t = 0; t < T; ++t) {
           for (int64_t h = 0; h < heads; ++h) {
             for (int64_t i = 0; i < half; ++i) {
@@ -106,8 +112,9 @@ TEST_P(RopeTest, FollowsItsArguments) {
   std::vector<int32_t> positions = {5, 6}, later = {5, 7}, longer = {5, 6, 7};
   const auto rotate = [](Context& with, Rows x, std::vector<int32_t> p, std::vector<float> f, float scale) {
     const int64_t rows = static_cast<int64_t>(p.size()), half = static_cast<int64_t>(f.size());
-    Rope(with, x.tensor().Rows(0, rows).SplitRows(16 / (2 * half), 2 * half), Tensor(p.data(), DType::kInt32, {rows}),
-         Tensor(f.data(), DType::kFloat32, {half}), scale);
+    Operands on(with);
+    Rope(with, on(x).Rows(0, rows).SplitRows(16 / (2 * half), 2 * half), on.Ints(p), on.F32(f), scale);
+    on.Fetch();
     return x;
   };
   const Rows x = Rows::Normal(random, 3, 16);
@@ -132,9 +139,11 @@ TEST_P(SwiGluTest, MatchesTheFormula) {
     for (int64_t I : kWidths) {
       auto c = context(3, activation);
       const int64_t T = 5;
-      Rows gate_up = Rows::Normal(random, T, 2 * I, 3), y(T, I, 1);
-      for (int64_t i = 0; i < I; ++i) gate_up.at(4, i) *= 60;
-      SwiGlu(*c, gate_up.tensor(), y.tensor());
+      Rows gate_up = Rows::Normal(random, T, 2 * I, 3, activation), y(T, I, 1);
+      for (int64_t i = 0; i < I; ++i) gate_up.at(4, i) = RoundTo(activation, gate_up.at(4, i) * 60);
+      Operands on(*c);
+      SwiGlu(*c, on(gate_up), on(y));
+      on.Fetch();
       for (int64_t t = 0; t < T; ++t) {
         for (int64_t i = 0; i < I; ++i) {
           const double gate = gate_up.at(t, i), up = gate_up.at(t, I + i);
@@ -158,7 +167,9 @@ TEST_P(SwiGluTest, HandlesExtremeGates) {
     gate_up.at(0, i) = gates[i];
     gate_up.at(0, 4 + i) = 2;
   }
-  SwiGlu(*c, gate_up.tensor(), y.tensor());
+  Operands on(*c);
+  SwiGlu(*c, on(gate_up), on(y));
+  on.Fetch();
   EXPECT_EQ(y.at(0, 0), 2000);
   EXPECT_NEAR(y.at(0, 1), 0, 1e-34);
   EXPECT_TRUE(std::isnan(y.at(0, 2)));
@@ -174,8 +185,10 @@ TEST_P(AddInPlaceTest, AddsAndRoundsOnce) {
     for (int64_t C : kWidths) {
       auto c = context(3, activation);
       const int64_t T = 7;
-      Rows x = Rows::Normal(random, T, C, 3), y = Rows::Normal(random, T, C, 1), sum = x;
-      AddInPlace(*c, sum.tensor(), y.tensor());
+      Rows x = Rows::Normal(random, T, C, 3, activation), y = Rows::Normal(random, T, C, 1, activation), sum = x;
+      Operands on(*c);
+      AddInPlace(*c, on(sum), on(y));
+      on.Fetch();
       for (int64_t t = 0; t < T; ++t) {
         for (int64_t i = 0; i < C; ++i) ASSERT_EQ(sum.at(t, i), RoundTo(activation, x.at(t, i) + y.at(t, i)));
       }
@@ -200,7 +213,9 @@ TEST_P(RoundToActivationTest, RoundsToNearestEven) {
     for (int64_t i = 0; i < 333; ++i) x.at(3, i) *= 1e-6f;
     x.at(4, 0) = std::nanf("");
     Rows y = x;
-    RoundToActivation(*c, y.tensor());
+    Operands on(*c);
+    RoundToActivation(*c, on.F32(y));
+    on.Fetch();
     for (int64_t t = 0; t < x.rows(); ++t) {
       for (int64_t i = 0; i < x.columns(); ++i) {
         const float expected = RoundTo(activation, x.at(t, i));
@@ -230,12 +245,13 @@ TEST_P(RowIndependenceTest, OfEveryOp) {
     for (int32_t& p : positions) p = random.Integer(0, 5000);
     const auto run = [&](Context& c, int64_t begin, int64_t end) {
       Rows a = x, b = y;
-      const Tensor rows = a.tensor().Rows(begin, end), halves = b.tensor().Rows(begin, end);
-      RmsNorm(c, rows, weight.tensor().Reshape({C}), 1e-5f, rows);
-      Rope(c, rows.SplitRows(heads, 2 * half), Tensor(positions.data() + begin, DType::kInt32, {end - begin}),
-           Tensor(inv_freq.data(), DType::kFloat32, {half}));
+      Operands on(c);
+      const Tensor rows = on(a).Rows(begin, end), halves = on(b).Rows(begin, end);
+      RmsNorm(c, rows, on.F32(weight).Reshape({C}), 1e-5f, rows);
+      Rope(c, rows.SplitRows(heads, 2 * half), on.Ints(positions).Rows(begin, end), on.F32(inv_freq));
       AddInPlace(c, halves, rows.Columns(7, 7 + C / 2));
       SwiGlu(c, rows, halves);
+      on.Fetch();
       return b;
     };
     const Rows all = run(*context(3, activation), 0, T);

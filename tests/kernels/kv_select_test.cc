@@ -13,7 +13,7 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 class KvSelectTest : public OpTest {};
-CAIRN_OP_TEST_SUITE(KvSelectTest);
+CAIRN_CPU_OP_TEST_SUITE(KvSelectTest);
 
 // Sorts the candidates: higher first, equals by slot.
 template <typename T>

@@ -1,4 +1,5 @@
-// Shared by the op tests: the instruction sets to test, reproducible random rows, and rows that lie apart in memory.
+// Shared by the op tests: the backends to test (instruction sets, a GPU, the emulated GPU under each schedule),
+// reproducible random rows, rows that lie apart in memory, and their way to the device and back.
 #ifndef CAIRN_TESTS_KERNELS_OP_TESTING_H_
 #define CAIRN_TESTS_KERNELS_OP_TESTING_H_
 
@@ -7,16 +8,22 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/core/context.h"
+#include "kernels/core/copy.h"
 #include "kernels/core/tensor.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
+#if CAIRN_TEST_EMULATED_GPU
+#include "tests/emulator/emulator.h"
+#endif
 
 namespace cairn {
 
@@ -29,17 +36,65 @@ inline std::vector<const cpu::Kernels*> TestedKernels() {
   return kernels;
 }
 
-// One test per instruction set: TEST_P(OpTest, ...) with context(threads, activation).
-class OpTest : public testing::TestWithParam<const cpu::Kernels*> {
+// Where an op runs: on the CPU with some inner loops, or on GPU 0.
+struct Backend {
+  std::string name;
+  const cpu::Kernels* kernels = nullptr;  // null: the GPU
+  int schedule = 0;                       // of the emulated GPU
+
+  bool is_cpu() const { return kernels != nullptr; }
+};
+
+inline std::vector<Backend> TestedBackends() {
+  std::vector<Backend> backends;
+#if CAIRN_TEST_EMULATED_GPU
+  const char* names[] = {"emulated_forward", "emulated_reverse", "emulated_random1", "emulated_random2"};
+  for (int i = 0; i < 4; ++i) backends.push_back({names[i], nullptr, i});
+#else
+  for (const cpu::Kernels* kernels : TestedKernels()) backends.push_back({kernels->name, kernels});
+  backends.push_back({"cuda"});
+#endif
+  return backends;
+}
+
+// One test per backend: TEST_P(OpTest, ...) with context(threads, activation).
+class OpTest : public testing::TestWithParam<Backend> {
  protected:
-  std::unique_ptr<Context> context(int threads = 2, DType activation = DType::kFloat32) const {
-    return Context::Cpu(threads, activation, *GetParam());
+  void SetUp() override {
+#if CAIRN_TEST_EMULATED_GPU
+    cuda_emulator::SetSchedule(cuda_emulator::kSchedules[GetParam().schedule]);
+#else
+    if (!GetParam().is_cpu() && Context::NumCudaDevices() == 0) GTEST_SKIP() << "no GPU: the CUDA kernels were not run";
+#endif
+  }
+
+  bool on_cpu() const { return GetParam().is_cpu(); }
+  // The emulator runs some ten thousand times slower than a GPU: tests give it fewer or smaller cases.
+  static constexpr bool kEmulated = CAIRN_TEST_EMULATED_GPU + 0;
+
+  // On a GPU one context per activation type serves all tests.
+  std::shared_ptr<Context> context(int threads = 2, DType activation = DType::kFloat32) const {
+    if (on_cpu()) return Context::Cpu(threads, activation, *GetParam().kernels);
+    static std::map<DType, std::shared_ptr<Context>>& contexts = *new std::map<DType, std::shared_ptr<Context>>;
+    std::shared_ptr<Context>& shared = contexts[activation];
+    if (shared == nullptr) shared = Context::Cuda(0, activation).value();
+    return shared;
   }
 };
 
-inline std::string KernelsName(const testing::TestParamInfo<const cpu::Kernels*>& info) { return info.param->name; }
+inline std::string BackendName(const testing::TestParamInfo<Backend>& info) { return info.param.name; }
 
-#define CAIRN_OP_TEST_SUITE(Suite) INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::ValuesIn(TestedKernels()), KernelsName)
+inline std::vector<Backend> CpuBackends() {
+  std::vector<Backend> backends;
+  for (const cpu::Kernels* kernels : TestedKernels()) backends.push_back({kernels->name, kernels});
+  return backends;
+}
+
+#define CAIRN_OP_TEST_SUITE(Suite) \
+  INSTANTIATE_TEST_SUITE_P(Backends, Suite, testing::ValuesIn(TestedBackends()), BackendName)
+// For ops without a CUDA half, and for what is about the CPU's inner loops.
+#define CAIRN_CPU_OP_TEST_SUITE(Suite) \
+  INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::ValuesIn(CpuBackends()), BackendName)
 
 inline constexpr DType kFloatTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 
@@ -111,8 +166,92 @@ class Rows {
   }
 
  private:
+  friend class Operands;
+
   int64_t rows_, columns_, stride_;
   std::vector<float> values_;
+};
+
+// Operands on a context's device: on CPU the rows themselves, on a GPU copies, in the type that the device stores, gaps
+// included; Fetch brings what an op has changed back into the rows.
+class Operands {
+ public:
+  explicit Operands(Context& context) : context_(context) {}
+
+  // Activations; float32 values; row by row.
+  Tensor operator()(Rows& rows) { return Place(rows, context_.storage_dtype()); }
+  Tensor F32(Rows& rows) { return Place(rows, DType::kFloat32); }
+  Tensor F32(std::vector<float>& values) { return PlaceVector(values.data(), DType::kFloat32, values.size()); }
+  Tensor Ints(std::vector<int32_t>& values) { return PlaceVector(values.data(), DType::kInt32, values.size()); }
+
+  void Fetch() {
+    for (auto& [rows, copy] : copies_) {
+      std::vector<uint8_t> bytes(copy.sent.size());
+      CopyToHost(context_, Whole(copy.memory, copy.dtype, bytes.size()), bytes.data());
+      const size_t size = DTypeSize(copy.dtype);
+      for (size_t i = 0; i < bytes.size() / size; ++i) {
+        const bool is_gap = static_cast<int64_t>(i) % rows->stride_ >= rows->columns_;
+        if (is_gap && std::memcmp(&bytes[i * size], &copy.sent[i * size], size) == 0) continue;  // not to be rounded
+        rows->values_[i] = Read(copy.dtype, &bytes[i * size]);
+      }
+      copy.sent = std::move(bytes);
+    }
+  }
+
+ private:
+  struct Copy {
+    DType dtype;
+    Buffer memory;
+    std::vector<uint8_t> sent;
+  };
+
+  static float Read(DType dtype, const uint8_t* bytes) {
+    if (dtype == DType::kFloat32) {
+      float value;
+      std::memcpy(&value, bytes, sizeof(value));
+      return value;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, bytes, sizeof(bits));
+    return dtype == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
+  }
+
+  Tensor Whole(const Buffer& memory, DType dtype, size_t bytes) const {
+    return Tensor(memory.data(), dtype, {static_cast<int64_t>(bytes / DTypeSize(dtype))}, context_.device());
+  }
+
+  Tensor Place(Rows& rows, DType dtype) {
+    if (context_.device().is_cpu()) return rows.tensor();
+    auto [it, is_new] = copies_.try_emplace(&rows);
+    Copy& copy = it->second;
+    if (is_new) {
+      const size_t size = DTypeSize(dtype);
+      copy.dtype = dtype;
+      copy.sent.resize(rows.values_.size() * size);
+      for (size_t i = 0; i < rows.values_.size(); ++i) {
+        const float value = rows.values_[i];
+        const uint16_t half = dtype == DType::kBFloat16 ? FloatToBFloat16(value) : FloatToFloat16(value);
+        std::memcpy(&copy.sent[i * size], dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &half, size);
+      }
+      copy.memory = Buffer::Allocate(context_.device(), std::max<size_t>(copy.sent.size(), 16)).value();
+      if (!copy.sent.empty()) CopyFromHost(context_, copy.sent.data(), Whole(copy.memory, dtype, copy.sent.size()));
+    }
+    const Tensor tensor(copy.memory.data(), copy.dtype, {rows.rows_, rows.stride_}, context_.device());
+    return rows.columns_ == rows.stride_ ? tensor : tensor.Columns(0, rows.columns_);
+  }
+
+  Tensor PlaceVector(void* data, DType dtype, size_t count) {
+    const int64_t n = static_cast<int64_t>(count);
+    if (context_.device().is_cpu()) return Tensor(data, dtype, {n});
+    vectors_.push_back(Buffer::Allocate(context_.device(), std::max<size_t>(count * 4, 16)).value());
+    const Tensor tensor(vectors_.back().data(), dtype, {n}, context_.device());
+    if (count > 0) CopyFromHost(context_, data, tensor);
+    return tensor;
+  }
+
+  Context& context_;
+  std::map<Rows*, Copy> copies_;
+  std::vector<Buffer> vectors_;
 };
 
 // Same bits in row `i` of a and row `j` of b (so NaN equals itself and -0 differs from 0).

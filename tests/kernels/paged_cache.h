@@ -19,15 +19,23 @@ inline float ReadElement(DType type, const uint8_t* data, int64_t i) {
   return type == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
 }
 
-// A pool of blocks, and sequences whose blocks lie scattered in it.
+// A pool of blocks, in host memory or on a context's device, and sequences whose blocks lie scattered in it.
 class Cache {
  public:
-  Cache(Random& random, KvBlockLayout layout, std::vector<int32_t> capacities) : layout_(layout) {
+  Cache(Random& random, KvBlockLayout layout, std::vector<int32_t> capacities, Context* context = nullptr)
+      : layout_(layout), context_(context) {
     int32_t blocks = 3;
     for (int32_t slots : capacities) blocks += (slots + layout.block_size - 1) / layout.block_size;
     // NaN everywhere: what is read without having been written shows.
-    pool_ = Buffer::Allocate(Device{}, blocks * layout.block_bytes()).value();
-    std::memset(pool_.data(), 0xff, pool_.size_bytes());
+    const Device device = context == nullptr ? Device{} : context->device();
+    pool_ = Buffer::Allocate(device, blocks * layout.block_bytes()).value();
+    host_pool_.assign(pool_.size_bytes(), 0xff);
+    if (device.is_cpu()) {
+      std::memset(pool_.data(), 0xff, pool_.size_bytes());
+    } else {
+      CopyFromHost(*context, host_pool_.data(), Words());
+      context->Synchronize();  // other contexts may use the cache
+    }
     std::vector<int32_t> ids(blocks);
     std::iota(ids.begin(), ids.end(), 0);
     for (int32_t i = blocks - 1; i > 0; --i) std::swap(ids[i], ids[random.Integer(0, i)]);
@@ -48,9 +56,28 @@ class Cache {
     return view;
   }
 
+  // To look into: the same, with what is on the device now copied to the host. Valid until the next call.
+  KvView HostView(int i, int32_t num_slots) {
+    KvView view = View(i, num_slots);
+    if (pool_.device().is_cpu()) return view;
+    CopyToHost(*context_, Words(), host_pool_.data());
+    view.pool = host_pool_.data();
+    return view;
+  }
+  // Sends what was changed through a HostView.
+  void Send() {
+    if (!pool_.device().is_cpu()) CopyFromHost(*context_, host_pool_.data(), Words());
+  }
+
  private:
+  Tensor Words() const {
+    return Tensor(pool_.data(), DType::kInt32, {static_cast<int64_t>(pool_.size_bytes() / 4)}, pool_.device());
+  }
+
   KvBlockLayout layout_;
+  Context* context_;
   Buffer pool_;
+  std::vector<uint8_t> host_pool_;
   std::vector<std::vector<int32_t>> tables_;
 };
 

@@ -1,0 +1,50 @@
+#include "kernels/core/copy.h"
+
+#include <cstring>
+
+#include "kernels/core/check.h"
+#if CAIRN_CUDA
+#include "kernels/cuda/device_state.h"
+#endif
+
+namespace cairn {
+namespace {
+
+// A tensor as rows of bytes.
+struct ByteRows {
+  char* data;
+  size_t rows, width, pitch;
+};
+
+ByteRows RowsOf(Context& context, const Tensor& tensor) {
+  CAIRN_CHECK(tensor.device() == context.device(), "a copy of a tensor of another device");
+  const size_t element = DTypeSize(tensor.dtype());
+  const size_t width = static_cast<size_t>(tensor.row_elements()) * element;
+  char* data = static_cast<char*>(tensor.raw());
+  if (tensor.is_contiguous()) return {data, 1, tensor.size_bytes(), tensor.size_bytes()};
+  return {data, static_cast<size_t>(tensor.dim(0)), width, static_cast<size_t>(tensor.row_stride()) * element};
+}
+
+}  // namespace
+
+void CopyFromHost(Context& context, const void* from, const Tensor& to) {
+  const ByteRows rows = RowsOf(context, to);
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) return context.cuda().CopyIn(rows.data, rows.pitch, from, rows.width, rows.rows);
+#endif
+  for (size_t i = 0; i < rows.rows; ++i) {
+    std::memcpy(rows.data + i * rows.pitch, static_cast<const char*>(from) + i * rows.width, rows.width);
+  }
+}
+
+void CopyToHost(Context& context, const Tensor& from, void* to) {
+  const ByteRows rows = RowsOf(context, from);
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) return context.cuda().CopyOut(to, rows.data, rows.pitch, rows.width, rows.rows);
+#endif
+  for (size_t i = 0; i < rows.rows; ++i) {
+    std::memcpy(static_cast<char*>(to) + i * rows.width, rows.data + i * rows.pitch, rows.width);
+  }
+}
+
+}  // namespace cairn

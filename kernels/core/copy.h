@@ -1,0 +1,19 @@
+// Between host memory and tensors of any device.
+#ifndef CAIRN_KERNELS_CORE_COPY_H_
+#define CAIRN_KERNELS_CORE_COPY_H_
+
+#include "kernels/core/context.h"
+#include "kernels/core/tensor.h"
+
+namespace cairn {
+
+// Fills `to` from host memory that holds its elements row after row without gaps. The source may change on return; on
+// CUDA the copy takes its place among the ops of the stream.
+void CopyFromHost(Context& context, const void* from, const Tensor& to);
+
+// The reverse, after the ops that were given before; done on return.
+void CopyToHost(Context& context, const Tensor& from, void* to);
+
+}  // namespace cairn
+
+#endif  // CAIRN_KERNELS_CORE_COPY_H_

@@ -1,0 +1,65 @@
+// Chooses the kernels for a step's rows.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/device_state.h"
+
+namespace cairn::cuda {
+namespace {
+
+// Partial results of one launch take at most about this.
+constexpr size_t kPartialBytes = size_t{64} << 20;
+
+int32_t MostSpans(absl::Span<const SequenceRows> sequences) {
+  int32_t slots = 1;
+  for (const SequenceRows& rows : sequences) slots = std::max(slots, rows.kv.num_slots);
+  return (slots + kSpanSlots - 1) / kSpanSlots;
+}
+
+// The items' rows, each by spans and a merge, as many at a time as the partial results' memory allows.
+template <typename T>
+void AttendAndMerge(Context& context, AttentionParams<T> p, WorkList work, int32_t spans) {
+  const size_t d = static_cast<size_t>(p.step.head_dim);
+  const size_t per_item = static_cast<size_t>(p.heads) * static_cast<size_t>(spans) * (d + 2) * sizeof(float);
+  const unsigned at_once = std::min(work.count, static_cast<unsigned>(std::max<size_t>(1, kPartialBytes / per_item)));
+  const size_t parts = at_once * static_cast<size_t>(p.heads) * static_cast<size_t>(spans);
+  p.spans = spans;
+  p.weighted = static_cast<float*>(context.SharedScratch(at_once * per_item));
+  p.max = p.weighted + parts * d;
+  p.sum = p.max + parts;
+  for (unsigned begin = 0; begin < work.count; begin += at_once) {
+    p.items = work.items + begin;
+    const unsigned count = std::min(at_once, work.count - begin);
+    LaunchAttendRows(p, count, context.cuda().stream());
+    LaunchMergeSpans(p, count, context.cuda().stream());
+  }
+}
+
+template <typename T>
+void Attend(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
+            int sliding_window, const Tensor& out) {
+  const WorkList work = UploadWork(context, sequences, 1, [](const SequenceRows&) { return true; });
+  if (work.count == 0) return;
+  AttentionParams<T> p = {};
+  p.q = ViewRows<const T>(q);
+  p.out = ViewRows<T>(out);
+  p.positions = positions.data<int32_t>();
+  p.step = UploadStep(context, sequences);
+  p.heads = static_cast<int32_t>(q.dim(1));
+  p.group = p.heads / p.step.kv_heads;
+  p.window = sliding_window;
+  p.scale = 1.0f / std::sqrt(static_cast<float>(p.step.head_dim));
+  AttendAndMerge(context, p, work, MostSpans(sequences));
+}
+
+}  // namespace
+
+void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
+                    absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out) {
+  WithType(q.dtype(),
+           [&](auto element) { Attend<decltype(element)>(context, q, positions, sequences, sliding_window, out); });
+}
+
+}  // namespace cairn::cuda

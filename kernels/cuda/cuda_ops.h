@@ -1,0 +1,28 @@
+// The ops on a GPU: the same functions as kernels/ops declares, with shapes already checked there. They give work to
+// the context's stream and return.
+#ifndef CAIRN_KERNELS_CUDA_CUDA_OPS_H_
+#define CAIRN_KERNELS_CUDA_CUDA_OPS_H_
+
+#include "kernels/ops/attention.h"
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/matmul.h"
+
+namespace cairn::cuda {
+
+void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tensor& y, const MatMulOptions& options);
+void Embedding(Context& context, const Tensor& ids, const PackedMatrix& table, int64_t row_begin, const Tensor& y);
+
+void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y);
+void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale);
+void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
+void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
+void RoundToActivation(Context& context, const Tensor& x);
+
+void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
+              absl::Span<const SequenceRows> sequences);
+void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
+                    absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
+
+}  // namespace cairn::cuda
+
+#endif  // CAIRN_KERNELS_CUDA_CUDA_OPS_H_

@@ -1,0 +1,114 @@
+#include "kernels/cuda/device_state.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check_cuda.h"
+#include "kernels/core/status_macros.h"
+
+namespace cairn::cuda {
+namespace {
+
+constexpr size_t kStagingBytes = size_t{8} << 20;
+constexpr size_t kTableAlignment = 256;
+
+size_t RoundUp(size_t bytes) { return (bytes + kTableAlignment - 1) / kTableAlignment * kTableAlignment; }
+
+}  // namespace
+
+int NumDevices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+Staging::~Staging() {
+  if (pinned_ != nullptr) cudaFreeHost(pinned_);
+}
+
+absl::Status Staging::Reserve(int device, size_t bytes) {
+  CAIRN_ASSIGN_OR_RETURN(Buffer larger, Buffer::Allocate({DeviceKind::kCuda, device}, bytes));
+  if (device_.size_bytes() > 0) outgrown_.push_back(std::move(device_));
+  device_ = std::move(larger);
+  if (pinned_ != nullptr) CAIRN_CUDA_CHECK(cudaFreeHost(pinned_));
+  pinned_ = nullptr;
+  if (const cudaError_t error = cudaMallocHost(reinterpret_cast<void**>(&pinned_), bytes); error != cudaSuccess) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot pin ", bytes, " bytes of host memory: ", cudaGetErrorString(error)));
+  }
+  used_ = 0;
+  for (Table& table : last_) table = Table();
+  return absl::OkStatus();
+}
+
+const void* Staging::Upload(int device, cudaStream_t stream, const void* data, size_t bytes) {
+  for (const Table& table : last_) {
+    if (table.bytes == bytes && bytes > 0 && std::memcmp(pinned_ + table.begin, data, bytes) == 0) {
+      return device_.data() + table.begin;
+    }
+  }
+  if (used_ + bytes > device_.size_bytes()) {
+    // Everything that read the memory must be done before it is used again.
+    CAIRN_CUDA_CHECK(cudaStreamSynchronize(stream));
+    if (bytes > device_.size_bytes()) {
+      const absl::Status status = Reserve(device, std::max(2 * device_.size_bytes(), RoundUp(bytes)));
+      CAIRN_CHECK(status.ok(), "staging memory: ", status.ToString());
+    }
+    used_ = 0;
+    for (Table& table : last_) table = Table();
+  }
+  const size_t begin = used_;
+  used_ = std::min(device_.size_bytes(), RoundUp(begin + bytes));
+  std::memcpy(pinned_ + begin, data, bytes);
+  CAIRN_CUDA_CHECK(cudaMemcpyAsync(device_.data() + begin, pinned_ + begin, bytes, cudaMemcpyHostToDevice, stream));
+  last_[1] = std::exchange(last_[0], {begin, bytes});
+  return device_.data() + begin;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceState>> DeviceState::Create(int index) {
+  const int count = NumDevices();
+  if (index < 0 || index >= count) {
+    return absl::UnavailableError(absl::StrCat("no GPU ", index, ": CUDA sees ", count,
+                                               " (check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES)"));
+  }
+  std::unique_ptr<DeviceState> state(new DeviceState(index));
+  CAIRN_RETURN_IF_ERROR(state->Initialize());
+  return state;
+}
+
+absl::Status DeviceState::Initialize() {
+  if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) {
+    return absl::UnavailableError(absl::StrCat("GPU ", index_, ": ", cudaGetErrorString(error)));
+  }
+  CAIRN_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  CAIRN_ASSIGN_OR_RETURN(matmul_plans_, MatMulPlans::Create(index_));
+  return staging_.Reserve(index_, kStagingBytes);
+}
+
+DeviceState::~DeviceState() {
+  if (stream_ == nullptr) return;
+  cudaStreamSynchronize(stream_);
+  cudaStreamDestroy(stream_);
+}
+
+void DeviceState::Synchronize() { CAIRN_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+
+void DeviceState::CopyIn(void* to, size_t pitch, const void* from, size_t width, size_t rows) {
+  CAIRN_CUDA_CHECK(cudaMemcpy2DAsync(to, pitch, from, width, width, rows, cudaMemcpyHostToDevice, stream_));
+}
+
+void DeviceState::CopyOut(void* to, const void* from, size_t pitch, size_t width, size_t rows) {
+  CAIRN_CUDA_CHECK(cudaMemcpy2DAsync(to, width, from, pitch, width, rows, cudaMemcpyDeviceToHost, stream_));
+  Synchronize();
+}
+
+void DeviceState::Clear(void* to, size_t pitch, size_t width, size_t rows) {
+  CAIRN_CUDA_CHECK(cudaMemset2DAsync(to, pitch, 0, width, rows, stream_));
+}
+
+}  // namespace cairn::cuda

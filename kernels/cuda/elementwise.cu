@@ -1,0 +1,127 @@
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/device_state.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/storage.h"
+
+namespace cairn::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// One block a norm: row blockIdx.x / per_row, part blockIdx.x % per_row of n elements.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    RmsNormKernel(RowView<const T> x, const float* weight, float eps, RowView<T> y, int n, int per_row) {
+  const int64_t t = blockIdx.x / static_cast<unsigned>(per_row);
+  const int64_t part = blockIdx.x % static_cast<unsigned>(per_row);
+  const T* in = x.row(t) + part * n;
+  T* out = y.row(t) + part * n;
+  float squares = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+    const float value = ToFloat(in[i]);
+    squares += value * value;
+  }
+  const float scale = 1.0f / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(n) + eps);
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+    out[i] = FromFloat<T>(ToFloat(in[i]) * scale * weight[i]);
+  }
+}
+
+// One block a row; a thread turns pair i of every head by the same angle.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    RopeKernel(RowView<T> x, const int32_t* positions, const float* inv_freq, float scale, int heads, int half) {
+  T* row = x.row(blockIdx.x);
+  const float position = static_cast<float>(positions[blockIdx.x]);
+  for (int i = static_cast<int>(threadIdx.x); i < half; i += kThreads) {
+    const float angle = position * inv_freq[i];
+    const float cosine = cosf(angle) * scale, sine = sinf(angle) * scale;
+    for (int h = 0; h < heads; ++h) {
+      T* low = row + h * 2 * half + i;
+      const float a = ToFloat(low[0]), b = ToFloat(low[half]);
+      low[0] = FromFloat<T>(a * cosine - b * sine);
+      low[half] = FromFloat<T>(b * cosine + a * sine);
+    }
+  }
+}
+
+// The three below: row blockIdx.x, kThreads elements of it.
+__device__ __forceinline__ int Column() { return static_cast<int>(blockIdx.y * kThreads + threadIdx.x); }
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) SwiGluKernel(RowView<const T> gate_up, RowView<T> y, int n) {
+  const int i = Column();
+  if (i >= n) return;
+  const T* row = gate_up.row(blockIdx.x);
+  const float gate = ToFloat(row[i]), up = ToFloat(row[n + i]);
+  y.row(blockIdx.x)[i] = FromFloat<T>(gate / (1.0f + expf(-gate)) * up);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) AddKernel(RowView<T> x, RowView<const T> y, int n) {
+  const int i = Column();
+  if (i >= n) return;
+  T& sum = x.row(blockIdx.x)[i];
+  sum = FromFloat<T>(ToFloat(sum) + ToFloat(y.row(blockIdx.x)[i]));
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) RoundKernel(RowView<float> x, int n) {
+  const int i = Column();
+  if (i >= n) return;
+  float& value = x.row(blockIdx.x)[i];
+  value = ToFloat(FromFloat<T>(value));
+}
+
+LaunchShape ByColumns(const Tensor& tensor) {
+  return {dim3(static_cast<unsigned>(tensor.dim(0)), Blocks(tensor.dim(1), kThreads)), kThreads};
+}
+
+}  // namespace
+
+void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
+  const int n = static_cast<int>(weight.dim(0)), per_row = static_cast<int>(x.row_elements() / n);
+  const LaunchShape shape = {static_cast<unsigned>(x.dim(0) * per_row), kThreads};
+  WithType(x.dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(RmsNormKernel<T>, context.cuda().stream(), shape, ViewRows<const T>(x),
+                 static_cast<const float*>(weight.data<float>()), eps, ViewRows<T>(y), n, per_row);
+  });
+}
+
+void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {
+  const LaunchShape shape = {static_cast<unsigned>(x.dim(0)), kThreads};
+  WithType(x.dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(RopeKernel<T>, context.cuda().stream(), shape, ViewRows<T>(x),
+                 static_cast<const int32_t*>(positions.data<int32_t>()),
+                 static_cast<const float*>(inv_freq.data<float>()), attention_scale, static_cast<int>(x.dim(1)),
+                 static_cast<int>(inv_freq.dim(0)));
+  });
+}
+
+void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
+  WithType(y.dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(SwiGluKernel<T>, context.cuda().stream(), ByColumns(y), ViewRows<const T>(gate_up), ViewRows<T>(y),
+                 static_cast<int>(y.dim(1)));
+  });
+}
+
+void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
+  WithType(x.dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(AddKernel<T>, context.cuda().stream(), ByColumns(x), ViewRows<T>(x), ViewRows<const T>(y),
+                 static_cast<int>(x.dim(1)));
+  });
+}
+
+void RoundToActivation(Context& context, const Tensor& x) {
+  if (context.activation_dtype() == DType::kFloat32) return;
+  WithType(context.activation_dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(RoundKernel<T>, context.cuda().stream(), ByColumns(x), ViewRows<float>(x), static_cast<int>(x.dim(1)));
+  });
+}
+
+}  // namespace cairn::cuda

@@ -1,0 +1,58 @@
+#include <cstring>
+#include <vector>
+
+#include "kernels/core/check.h"
+#include "kernels/cuda/device_state.h"
+#include "kernels/cuda/paged.h"
+
+namespace cairn::cuda {
+
+PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences) {
+  static_assert(sizeof(PagedSequence) % sizeof(int32_t) == 0);
+  const KvBlockLayout& layout = sequences[0].kv.layout;
+  const size_t header = sequences.size() * sizeof(PagedSequence) / sizeof(int32_t);
+  std::vector<int32_t>& words = context.cuda().table_words();
+  words.assign(header, 0);
+  std::vector<PagedSequence> records;
+  records.reserve(sequences.size());
+  for (const SequenceRows& rows : sequences) {
+    CAIRN_CHECK(rows.kv.layout.block_bytes() == layout.block_bytes() && rows.kv.layout.dtype == layout.dtype &&
+                    rows.kv.layout.block_size == layout.block_size,
+                "sequences of a step in caches of different layouts");
+    records.push_back(
+        {rows.kv.pool, static_cast<int32_t>(words.size() - header), rows.row_begin, rows.num_rows, rows.kv.num_slots});
+    const int32_t blocks = (rows.kv.num_slots + layout.block_size - 1) / layout.block_size;
+    words.insert(words.end(), rows.kv.block_table, rows.kv.block_table + blocks);
+  }
+  std::memcpy(words.data(), records.data(), records.size() * sizeof(PagedSequence));
+  const int32_t* device = context.cuda().Upload(words.data(), words.size());
+  return {.sequences = reinterpret_cast<const PagedSequence*>(device),
+          .tables = device + header,
+          .kv_heads = layout.kv_heads,
+          .head_dim = layout.head_dim,
+          .block_size = layout.block_size,
+          .dtype = layout.dtype,
+          .block_bytes = static_cast<int64_t>(layout.block_bytes()),
+          .v_offset = static_cast<int64_t>(layout.v_offset()),
+          .position_offset = static_cast<int64_t>(layout.position_offset()),
+          .score_offset = layout.has_score ? static_cast<int64_t>(layout.score_offset()) : 0};
+}
+
+WorkList UploadWork(Context& context, absl::Span<const SequenceRows> sequences, int32_t rows_per_item,
+                    absl::FunctionRef<bool(const SequenceRows&)> takes) {
+  std::vector<int32_t>& words = context.cuda().table_words();
+  words.clear();
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    if (!takes(sequences[s])) continue;
+    for (int32_t row = 0; row < sequences[s].num_rows; row += rows_per_item) {
+      words.push_back(static_cast<int32_t>(s));
+      words.push_back(sequences[s].row_begin + row);
+    }
+  }
+  if (words.empty()) return {nullptr, 0};
+  static_assert(sizeof(WorkItem) == 2 * sizeof(int32_t));
+  const int32_t* device = context.cuda().Upload(words.data(), words.size());
+  return {reinterpret_cast<const WorkItem*>(device), static_cast<unsigned>(words.size() / 2)};
+}
+
+}  // namespace cairn::cuda

@@ -1,0 +1,68 @@
+// The paged cache as kernels read it (kernels/core/kv_view.h has the layout of a block), and the tables of a step on
+// their way there.
+#ifndef CAIRN_KERNELS_CUDA_PAGED_H_
+#define CAIRN_KERNELS_CUDA_PAGED_H_
+
+#include <cstdint>
+
+#include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
+#include "kernels/core/context.h"
+#include "kernels/core/kv_view.h"
+#include "kernels/cuda/launch.h"
+
+namespace cairn::cuda {
+
+struct PagedSequence {
+  uint8_t* pool;
+  int32_t table_begin;  // of its block table, in the step's tables
+  int32_t row_begin, num_rows, num_slots;
+};
+
+// A piece of work: rows from `row` of the step on, all of one sequence.
+struct WorkItem {
+  int32_t sequence, row;
+};
+
+// One layer's cache of a step's sequences: a kernel's parameter.
+struct PagedStep {
+  const PagedSequence* sequences;
+  const int32_t* tables;
+  int32_t kv_heads, head_dim, block_size;
+  DType dtype;
+  int64_t block_bytes, v_offset, position_offset;
+  int64_t score_offset;  // 0: no plane of scores
+
+  __device__ __forceinline__ uint8_t* Block(const PagedSequence& s, int32_t slot) const {
+    return s.pool + static_cast<int64_t>(tables[s.table_begin + slot / block_size]) * block_bytes;
+  }
+  // Of (head, slot) inside the planes of its block: the first element of K or V, and the position.
+  __device__ __forceinline__ int64_t InPlane(int32_t head, int32_t slot) const {
+    return static_cast<int64_t>(head) * block_size + slot % block_size;
+  }
+  __device__ __forceinline__ int32_t* Position(const PagedSequence& s, int32_t head, int32_t slot) const {
+    return reinterpret_cast<int32_t*>(Block(s, slot) + position_offset) + InPlane(head, slot);
+  }
+  __device__ __forceinline__ float* Score(const PagedSequence& s, int32_t head, int32_t slot) const {
+    return reinterpret_cast<float*>(Block(s, slot) + score_offset) + InPlane(head, slot);
+  }
+  // The slot of a row of the step; the row sees the slots up to it.
+  __device__ __forceinline__ static int32_t SlotOf(const PagedSequence& s, int32_t row) {
+    return s.num_slots - s.num_rows + (row - s.row_begin);
+  }
+};
+
+// Sends sequences and block tables to the device. All of one layout.
+PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences);
+
+// Items of at most `rows_per_item` rows over the sequences that `takes` says; null and 0 where there are none.
+struct WorkList {
+  const WorkItem* items;
+  unsigned count;
+};
+WorkList UploadWork(Context& context, absl::Span<const SequenceRows> sequences, int32_t rows_per_item,
+                    absl::FunctionRef<bool(const SequenceRows&)> takes);
+
+}  // namespace cairn::cuda
+
+#endif  // CAIRN_KERNELS_CUDA_PAGED_H_

@@ -1,0 +1,121 @@
+// Packing of weights into the layout of a device (kernels/ops/matmul.h).
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/check.h"
+#include "kernels/cpu/formats.h"
+#include "kernels/cpu/panels.h"
+#include "kernels/ops/matmul.h"
+#if CAIRN_CUDA
+#include "kernels/core/buffer_cuda.h"
+#endif
+
+namespace cairn {
+namespace {
+
+float ReadAs(DType dtype, const void* data, int64_t i) {
+  if (dtype == DType::kBFloat16) return BFloat16ToFloat(static_cast<const uint16_t*>(data)[i]);
+  if (dtype == DType::kFloat16) return Float16ToFloat(static_cast<const uint16_t*>(data)[i]);
+  return static_cast<const float*>(data)[i];
+}
+
+template <DType kTo>
+auto Convert(float value) {
+  if constexpr (kTo == DType::kBFloat16) {
+    return FloatToBFloat16(value);
+  } else if constexpr (kTo == DType::kFloat16) {
+    return FloatToFloat16(value);
+  } else {
+    return value;
+  }
+}
+
+// Writes a row of K values: into column `column` of a panel, or (kPanel false) one after the other.
+template <DType kTo, DType kFrom, bool kPanel>
+void PackRow(const uint8_t* source, int64_t K, int column, uint8_t* target) {
+  using Element = decltype(Convert<kTo>(0.0f));
+  Element* to = reinterpret_cast<Element*>(target);
+  for (int64_t k = 0; k < K; ++k) {
+    Element& element = to[kPanel ? cpu::PanelIndex(cpu::FormatOf(kTo), k, column) : k];
+    if constexpr (kTo == kFrom) {  // bit for bit, NaN payloads too
+      element = reinterpret_cast<const Element*>(source)[k];
+    } else {
+      element = Convert<kTo>(ReadAs(kFrom, source, k));
+    }
+  }
+}
+
+using PackFunction = void (*)(const uint8_t* source, int64_t K, int column, uint8_t* target);
+
+template <DType kTo, bool kPanel>
+PackFunction PackerFrom(DType from) {
+  if (from == DType::kFloat32) return PackRow<kTo, DType::kFloat32, kPanel>;
+  if (from == DType::kBFloat16) return PackRow<kTo, DType::kBFloat16, kPanel>;
+  CAIRN_CHECK(from == DType::kFloat16, "weights from ", DTypeName(from));
+  return PackRow<kTo, DType::kFloat16, kPanel>;
+}
+
+template <bool kPanel>
+PackFunction Packer(DType to, DType from) {
+  if (to == DType::kFloat32) return PackerFrom<DType::kFloat32, kPanel>(from);
+  if (to == DType::kBFloat16) return PackerFrom<DType::kBFloat16, kPanel>(from);
+  return PackerFrom<DType::kFloat16, kPanel>(from);
+}
+
+// Elements of a row on a GPU.
+int64_t PaddedRow(DType dtype, int64_t cols_k) {
+  const int64_t unit = 16 / static_cast<int64_t>(DTypeSize(dtype));
+  return (cols_k + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+absl::StatusOr<PackedMatrix> PackedMatrix::Create(Device device, DType dtype, int64_t rows_n, int64_t cols_k) {
+  CAIRN_CHECK(rows_n >= 0 && cols_k >= 0, rows_n, " x ", cols_k);
+  PackedMatrix matrix;
+  matrix.dtype_ = dtype;
+  matrix.rows_ = rows_n;
+  matrix.cols_ = cols_k;
+  const int64_t bytes = device.is_cpu() ? cpu::NumPanels(rows_n) * cpu::PanelBytes(cpu::FormatOf(dtype), cols_k)
+                                        : rows_n * PaddedRow(dtype, cols_k) * static_cast<int64_t>(DTypeSize(dtype));
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(device, bytes);
+  if (!buffer.ok()) {
+    return absl::Status(buffer.status().code(), absl::StrCat("weights [", rows_n, ", ", cols_k, "] in ",
+                                                             DTypeName(dtype), ": ", buffer.status().message()));
+  }
+  matrix.buffer_ = std::move(buffer).value();
+#if CAIRN_CUDA
+  if (!device.is_cpu() && bytes > 0) cuda::ClearMemory(device.index, matrix.buffer_.data(), matrix.size_bytes());
+#endif
+  return matrix;
+}
+
+void PackedMatrix::PackRows(int64_t row_begin, int64_t num_rows, const void* source, DType source_dtype) {
+  CAIRN_CHECK(row_begin >= 0 && num_rows >= 0 && row_begin + num_rows <= rows_, "rows ", row_begin, " + ", num_rows,
+              " of ", rows_);
+  const uint8_t* from = static_cast<const uint8_t*>(source);
+  const int64_t line_bytes = cols_ * static_cast<int64_t>(DTypeSize(source_dtype));
+  if (device().is_cpu()) {
+    const PackFunction pack = Packer<true>(dtype_, source_dtype);
+    const int64_t panel_bytes = cpu::PanelBytes(cpu::FormatOf(dtype_), cols_);
+    for (int64_t i = 0; i < num_rows; ++i) {
+      const int64_t row = row_begin + i;
+      pack(from + i * line_bytes, cols_, static_cast<int>(row % cpu::kPanelColumns),
+           buffer_.data() + row / cpu::kPanelColumns * panel_bytes);
+    }
+    return;
+  }
+#if CAIRN_CUDA
+  const PackFunction convert = Packer<false>(dtype_, source_dtype);
+  const size_t row_bytes = static_cast<size_t>(row_stride()) * DTypeSize(dtype_);
+  std::vector<uint8_t> rows(static_cast<size_t>(num_rows) * row_bytes);
+  for (int64_t i = 0; i < num_rows; ++i) convert(from + i * line_bytes, cols_, 0, rows.data() + i * row_bytes);
+  if (!rows.empty()) cuda::FillMemory(device().index, buffer_.data() + row_begin * row_bytes, rows.data(), rows.size());
+#endif
+}
+
+int64_t PackedMatrix::row_stride() const { return PaddedRow(dtype_, cols_); }
+
+}  // namespace cairn
