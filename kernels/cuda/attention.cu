@@ -19,8 +19,8 @@ int32_t MostSpans(absl::Span<const SequenceRows> sequences) {
 }
 
 // The items' rows, each by spans and a merge, as many at a time as the partial results' memory allows.
-template <typename T>
-void AttendAndMerge(Context& context, AttentionParams<T> p, WorkList work, int32_t spans) {
+template <typename T, typename Launch>
+void AttendAndMerge(Context& context, AttentionParams<T> p, const WorkList& work, int32_t spans, const Launch& attend) {
   const size_t d = static_cast<size_t>(p.step.head_dim);
   const size_t per_item = static_cast<size_t>(p.heads) * static_cast<size_t>(spans) * (d + 2) * sizeof(float);
   const unsigned at_once = std::min(work.count, static_cast<unsigned>(std::max<size_t>(1, kPartialBytes / per_item)));
@@ -32,16 +32,28 @@ void AttendAndMerge(Context& context, AttentionParams<T> p, WorkList work, int32
   for (unsigned begin = 0; begin < work.count; begin += at_once) {
     p.items = work.items + begin;
     const unsigned count = std::min(at_once, work.count - begin);
-    LaunchAttendRows(p, count, context.cuda().stream());
+    attend(p, count, context.cuda().stream());
     LaunchMergeSpans(p, count, context.cuda().stream());
+  }
+}
+
+// On tensor cores: rows that come alone by spans of their slots, others 64 query vectors at a time.
+template <typename T>
+void AttendByTiles(Context& context, AttentionParams<T> p, absl::Span<const SequenceRows> sequences) {
+  const auto alone = [&](const SequenceRows& rows) { return rows.num_rows == 1 && p.group <= kDecodeVectors; };
+  const WorkList decode = UploadWork(context, sequences, 1, alone);
+  const WorkList prefill =
+      UploadWork(context, sequences, kPrefillVectors / p.group, [&](const SequenceRows& rows) { return !alone(rows); });
+  if (decode.count > 0) AttendAndMerge(context, p, decode, MostSpans(sequences), LaunchDecode<T>);
+  if (prefill.count > 0) {
+    p.items = prefill.items;
+    LaunchPrefill(p, prefill.count, context.cuda().stream());
   }
 }
 
 template <typename T>
 void Attend(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
             int sliding_window, const Tensor& out) {
-  const WorkList work = UploadWork(context, sequences, 1, [](const SequenceRows&) { return true; });
-  if (work.count == 0) return;
   AttentionParams<T> p = {};
   p.q = ViewRows<const T>(q);
   p.out = ViewRows<T>(out);
@@ -51,13 +63,20 @@ void Attend(Context& context, const Tensor& q, const Tensor& positions, absl::Sp
   p.group = p.heads / p.step.kv_heads;
   p.window = sliding_window;
   p.scale = 1.0f / std::sqrt(static_cast<float>(p.step.head_dim));
-  AttendAndMerge(context, p, work, MostSpans(sequences));
+  if constexpr (sizeof(T) == 2) {
+    if (q.dtype() == p.step.dtype && HasTiles(p.step.head_dim) && p.group <= kPrefillVectors) {
+      return AttendByTiles(context, p, sequences);
+    }
+  }
+  const WorkList work = UploadWork(context, sequences, 1, [](const SequenceRows&) { return true; });
+  if (work.count > 0) AttendAndMerge(context, p, work, MostSpans(sequences), LaunchAttendRows<T>);
 }
 
 }  // namespace
 
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out) {
+  if (sequences.empty()) return;
   WithType(q.dtype(),
            [&](auto element) { Attend<decltype(element)>(context, q, positions, sequences, sliding_window, out); });
 }

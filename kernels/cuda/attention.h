@@ -36,6 +36,16 @@ struct AttentionParams {
 template <typename T>
 void LaunchAttendRows(const AttentionParams<T>& params, unsigned items, cudaStream_t stream);
 
+// The same on tensor cores, for 16-bit types and the head sizes of HasTiles. Decode takes items of one row each, and at
+// most 16 query heads a KV head. Prefill takes items of 64 / group rows and writes the outputs itself. An invisible
+// slot has no weight there, but a value of infinity in it spoils the rows that share its tile.
+template <typename T>
+void LaunchDecode(const AttentionParams<T>& params, unsigned items, cudaStream_t stream);
+template <typename T>
+void LaunchPrefill(const AttentionParams<T>& params, unsigned items, cudaStream_t stream);
+inline bool HasTiles(int32_t head_dim) { return head_dim == 64 || head_dim == 128; }
+inline constexpr int32_t kPrefillVectors = 64, kDecodeVectors = 16;
+
 // Joins the spans in order and writes the rows' outputs.
 template <typename T>
 void LaunchMergeSpans(const AttentionParams<T>& params, unsigned items, cudaStream_t stream);

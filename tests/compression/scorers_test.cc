@@ -26,7 +26,7 @@ std::vector<float> RandomFloats(Random& random, int64_t count) {
 }
 
 class ScorersTest : public OpTest {};
-CAIRN_OP_TEST_SUITE(ScorersTest);
+CAIRN_CPU_OP_TEST_SUITE(ScorersTest);
 
 // NaN, infinities, zeros, keys whose squares overflow or vanish: still exactly K slots, ascending, the window among
 // them; and another head does not notice.

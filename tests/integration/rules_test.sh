@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The two rules of the folders, each a grep over the sources:
+# The rules of the folders, each a grep over the sources:
 #
 #   order   kernels < parallel < compression < engine < launcher: a file includes nothing to the right of its own room,
 #           nothing of tests/ or bench/, and nothing by a relative path (which would escape this check)
 #   homes   a third-party header is included in its home alone, so that one folder knows one library
+#   device  kernels are launched, name shared memory and use PTX through the headers of kernels/cuda alone, so that the
+#           same files run on the emulator (kernels/cuda/launch.h)
 #
 #   rules_test.sh [ROOT]      checks the sources under ROOT (default: this repository)
 #   rules_test.sh --self      checks the checker: each violation planted for it must be caught
@@ -20,6 +22,16 @@ rule '(cuda|cublas|cooperative_groups|cub/|mma\.h)[^">]*' \
   'kernels/cuda/.*|kernels/core/[^/]*_cuda\.[^/]*|parallel/comm/nccl_[^/]*'
 rule 'yaml-cpp/[^">]*' 'engine/config/.*'
 rule 'absl/flags/[^">]*' 'launcher/.*'
+
+# What device code may not say, where it may all the same, and what to write instead.
+said=() except=() instead=()
+device_rule() { said+=("$1") except+=("$2") instead+=("$3"); }
+device_rule '<<<|cudaLaunch(Kernel|Cooperative|Device)' 'kernels/cuda/launch\.h' 'launch through CAIRN_LAUNCH'
+device_rule '\b__shared__\b' 'kernels/cuda/launch\.h' 'name shared memory by CAIRN_SHARED or CAIRN_DYNAMIC_SHARED'
+device_rule '\basm\b' 'kernels/cuda/ptx\.h' 'put PTX into kernels/cuda/ptx.h, with a half for the emulator'
+device_rule 'cooperative_groups|\bcub::|\bcuda::(barrier|pipeline|atomic)|<thrust/' '' \
+  'use the intrinsics that the emulator has (tests/emulator/include/cuda_emulator.h)'
+device_rule 'while *\(.*(volatile|atomic(Add|CAS|Exch)|ld_acquire)' '' 'do not wait for other blocks: split the kernel'
 
 # includes ROOT ROOM REGEX: the #include lines of a room whose header matches, as path:line:text.
 includes() {
@@ -42,6 +54,12 @@ violations() {
       includes "$root" "$room" "${header[i]}" | { grep -vE "^(${home[i]}):" || [[ $? == 1 ]]; } |
         awk -v home="${home[i]//\\/}" '{ print $0 "    <- homes: this header belongs in " home }'
     done
+  done
+  [[ -d $root/kernels/cuda ]] || return 0
+  for i in "${!said[@]}"; do
+    (cd "$root" && grep -rnP "^(?!\s*//).*(${said[i]})" --include='*.cu' --include='*.h' -- kernels/cuda || [[ $? == 1 ]]) |
+      { grep -vE "^(${except[i]:-none}):" || [[ $? == 1 ]]; } |
+      awk -v instead="${instead[i]}" '{ print $0 "    <- device: " instead }'
   done
 }
 
@@ -75,6 +93,18 @@ self_check() {
   expect caught engine/model/a.cc '#include "cublasLt.h"'
   expect caught launcher/a.cc '#include "yaml-cpp/yaml.h"'
   expect caught engine/config/a.cc '#include "absl/flags/flag.h"'
+  expect caught kernels/cuda/a.cu '  Kernel<<<1, 32>>>(x);'
+  expect caught kernels/cuda/a.cu '  cudaLaunchKernelEx(&config, Kernel, x);'
+  expect caught kernels/cuda/a.h '  __shared__ float sums[32];'
+  expect caught kernels/cuda/a.cu '  extern __shared__ float sums[];'
+  expect caught kernels/cuda/a.cu '  asm volatile("bar.sync 0;");'
+  expect caught kernels/cuda/a.cu 'namespace cg = cooperative_groups;'
+  expect caught kernels/cuda/a.cu '  using Scan = cub::BlockScan<int, 128>;'
+  expect caught kernels/cuda/a.cu '  while (atomicAdd(flag, 0) == 0) {}'
+  expect clean kernels/cuda/launch.h '#define CAIRN_SHARED(T, name, ...) __shared__ T name __VA_ARGS__'
+  expect clean kernels/cuda/ptx.h '  asm volatile("cp.async.commit_group;" ::: "memory");'
+  expect clean kernels/cuda/a.cu '  CAIRN_SHARED(float, sums, [32]);'
+  expect clean kernels/cuda/a.cu '// instead of __shared__ and asm'
   expect clean launcher/batch/a.cc '#include "engine/engine.h"'
   expect clean engine/a.cc '#include "kernels/core/tensor.h"'
   expect clean parallel/comm/mpi_channel.cc '#include <mpi.h>'

@@ -130,7 +130,7 @@ class KvScoresTest : public OpTest {
     }
   }
 };
-CAIRN_OP_TEST_SUITE(KvScoresTest);
+CAIRN_CPU_OP_TEST_SUITE(KvScoresTest);
 
 TEST_P(KvScoresTest, WindowImportanceMatchesTheFormula) {
   auto c = context(3);
