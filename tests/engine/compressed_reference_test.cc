@@ -32,12 +32,15 @@ struct Golden {
   std::string model;
 };
 
+// One of the two is in the repository, with its model.
 std::optional<Golden> LoadGolden(const std::string& name) {
+  const std::string data = std::string(CAIRN_SOURCE_DIR) + "/tests/data";
+  if (name == "generate_stories260k") {
+    return Golden{ReadJson(data + "/compression/" + name + ".json"), data + "/stories260k"};
+  }
   const std::optional<std::string> shared = SharedDir();
   if (!shared) return std::nullopt;
-  Json json = ReadJson(*shared + "/golden/compression/" + name + ".json");
-  std::string model = *shared + "/models/" + json["params"]["model"].get<std::string>();
-  return Golden{std::move(json), std::move(model)};
+  return Golden{ReadJson(*shared + "/golden/compression/" + name + ".json"), *shared + "/models/stories3m"};
 }
 
 CompressionConfig ConfigOf(const Json& run, const Json& params) {

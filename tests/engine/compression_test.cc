@@ -402,6 +402,38 @@ TEST_P(PolicyTest, ABoundedPrefillNeverHoldsMoreAndKeepsTheSameSetsForEveryChunk
   }
 }
 
+// COMPRESSION section 10: one place has them, and every report prints what is in force.
+TEST(CompressionTest, DefaultsAreThoseOfTheSpecification) {
+  const CompressionConfig config;
+  EXPECT_EQ(config.mix_lambda, 0.1);
+  EXPECT_EQ(config.similarity_threshold, 0.5);
+  EXPECT_EQ(config.kernel_size, 7);
+  EXPECT_EQ(config.pooling, "max");
+  EXPECT_EQ(config.window, 8);
+  EXPECT_EQ(config.buffer, 128);
+  EXPECT_EQ(config.beta, 20);
+  EXPECT_EQ(config.num_sinks, 4);
+  EXPECT_EQ(config.gamma, 0.8);
+  EXPECT_EQ(config.variant, "code");
+  EXPECT_EQ(config.scope, "head");
+  EXPECT_TRUE(config.prefill);
+  EXPECT_EQ(config.group_reduce, "mean");
+  EXPECT_FALSE(config.enabled());
+}
+
+// The last queries of every sequence that may run are part of the memory that the cache is given.
+TEST(CompressionTest, QueryRingsAreCounted) {
+  EngineOptions options = Options("qwen3", Config("rkv", 24, 12));
+  options.max_num_seqs = 64;
+  const int64_t rings = int64_t{64} * 4 * 8 * 4 * 32 * sizeof(float);
+  options.kv_cache_memory_bytes = rings + (100 << 10);
+  const KvBlockLayout layout = {.kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32};
+  const HarnessResult result = Answer(options, RandomRequests(14, 1, 5, 5));
+  EXPECT_EQ(result.stats.kv_blocks_total, (100 << 10) / static_cast<int64_t>(layout.block_bytes()));
+  options.kv_cache_memory_bytes = rings;
+  EXPECT_NE(RunEngine(options, {}).status().message().find("for the last queries of 64 sequences"), std::string::npos);
+}
+
 TEST(CompressionTest, BadSettingsAreNamed) {
   CompressionConfig config = Config("rkv", 24, 4);
   EXPECT_NE(RunEngine(Options("llama3", config), {}).status().message().find("--kv-buffer"), std::string::npos);
