@@ -402,25 +402,6 @@ TEST_P(PolicyTest, ABoundedPrefillNeverHoldsMoreAndKeepsTheSameSetsForEveryChunk
   }
 }
 
-// COMPRESSION section 10: one place has them, and every report prints what is in force.
-TEST(CompressionTest, DefaultsAreThoseOfTheSpecification) {
-  const CompressionConfig config;
-  EXPECT_EQ(config.mix_lambda, 0.1);
-  EXPECT_EQ(config.similarity_threshold, 0.5);
-  EXPECT_EQ(config.kernel_size, 7);
-  EXPECT_EQ(config.pooling, "max");
-  EXPECT_EQ(config.window, 8);
-  EXPECT_EQ(config.buffer, 128);
-  EXPECT_EQ(config.beta, 20);
-  EXPECT_EQ(config.num_sinks, 4);
-  EXPECT_EQ(config.gamma, 0.8);
-  EXPECT_EQ(config.variant, "code");
-  EXPECT_EQ(config.scope, "head");
-  EXPECT_TRUE(config.prefill);
-  EXPECT_EQ(config.group_reduce, "mean");
-  EXPECT_FALSE(config.enabled());
-}
-
 // The last queries of every sequence that may run are part of the memory that the cache is given.
 TEST(CompressionTest, QueryRingsAreCounted) {
   EngineOptions options = Options("qwen3", Config("rkv", 24, 12));
