@@ -96,7 +96,8 @@ ABSL_FLAG(float, frequency_penalty, cairn::SamplingParams().frequency_penalty, "
 ABSL_FLAG(std::string, stop, "", "text that ends the answer");
 ABSL_FLAG(bool, ignore_eos, cairn::SamplingParams().ignore_eos, "go on after the end-of-text token");
 
-ABSL_FLAG(std::string, output_json, "", "file for the summary as JSON");
+ABSL_FLAG(std::string, output_json, "", "file for the summary (inspect: for what was kept) as JSON");
+ABSL_FLAG(std::string, output_html, "", "file for a page that shows what was kept, to open in a browser");
 ABSL_FLAG(bool, quiet, false, "no progress, tables or summary, only errors");
 
 namespace cairn {
@@ -163,6 +164,7 @@ const FlagGroup kSamplingFlags{"Sampling",
                                 {"stop", "TEXT"},
                                 {"ignore_eos"}}};
 const FlagGroup kReportFlags{"Report", {{"output_json", "FILE"}, {"quiet"}}};
+const FlagGroup kInspectFlags{"Report", {{"output_html", "FILE"}, {"output_json", "FILE"}, {"quiet"}}};
 const FlagGroup kQuietFlags{"Report", {{"quiet"}}};
 const FlagGroup kConfigFlags{"Settings from a file", {{"config", "FILE"}}};
 

@@ -20,6 +20,7 @@ ABSL_DECLARE_FLAG(std::string, output_file);
 ABSL_DECLARE_FLAG(std::string, errors_file);
 ABSL_DECLARE_FLAG(bool, overwrite);
 ABSL_DECLARE_FLAG(std::string, output_json);
+ABSL_DECLARE_FLAG(std::string, output_html);
 ABSL_DECLARE_FLAG(bool, quiet);
 ABSL_DECLARE_FLAG(std::string, reasoning_parser);
 ABSL_DECLARE_FLAG(std::string, prompt);
@@ -30,7 +31,7 @@ ABSL_DECLARE_FLAG(bool, enable_thinking);
 namespace cairn {
 
 extern const FlagGroup kModelFlags, kParallelFlags, kMemoryFlags, kCompressionFlags, kPlanFlags, kBatchFlags,
-    kPromptFlags, kSamplingFlags, kReportFlags, kQuietFlags, kConfigFlags;
+    kPromptFlags, kSamplingFlags, kReportFlags, kInspectFlags, kQuietFlags, kConfigFlags;
 
 // From the flags as they are now; checked by EngineOptions::Validate (exit code 64).
 absl::StatusOr<EngineOptions> EngineOptionsFromFlags();

@@ -1,23 +1,16 @@
 // cairn generate: one prompt, its answer streamed to standard output.
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "engine/text/chat_template.h"
 #include "kernels/core/status_macros.h"
 #include "launcher/byte_size.h"
 #include "launcher/exit_codes.h"
 #include "launcher/flags.h"
+#include "launcher/one_prompt.h"
 #include "launcher/progress.h"
 #include "launcher/ranks.h"
 #include "launcher/signals.h"
@@ -27,46 +20,6 @@ namespace cairn {
 namespace {
 
 constexpr char kId[] = "generate";
-
-std::string FlagOrStdin(const std::string& value) {
-  if (value != "-") return value;
-  return std::string(std::istreambuf_iterator<char>(std::cin), {});
-}
-
-absl::Status CheckPromptFlags() {
-  const bool prompt = !absl::GetFlag(FLAGS_prompt).empty(), chat = !absl::GetFlag(FLAGS_chat).empty();
-  if (prompt == chat) return UsageError("give one of --prompt (text to continue) and --chat (a user's message)");
-  if (prompt && !absl::GetFlag(FLAGS_system).empty()) return UsageError("--system belongs to --chat");
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<int32_t>> PromptIds(const Tokenizer* tokenizer) {
-  if (tokenizer == nullptr) {
-    return absl::InvalidArgumentError("this model has no tokenizer: give --tokenizer the directory of one");
-  }
-  if (const std::string prompt = absl::GetFlag(FLAGS_prompt); !prompt.empty()) {
-    return tokenizer->Encode(FlagOrStdin(prompt), /*add_special_tokens=*/true);
-  }
-  std::vector<ChatMessage> messages;
-  if (const std::string system = absl::GetFlag(FLAGS_system); !system.empty()) messages.push_back({"system", system});
-  messages.push_back({"user", FlagOrStdin(absl::GetFlag(FLAGS_chat))});
-  CAIRN_ASSIGN_OR_RETURN(
-      const std::string text,
-      ChatTemplate::FromTokenizer(*tokenizer).Render(messages, absl::GetFlag(FLAGS_enable_thinking)));
-  return tokenizer->Encode(text, /*add_special_tokens=*/false);
-}
-
-absl::Status WriteToStdout(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(STDOUT_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      return WithExitCode(absl::UnavailableError(absl::StrCat("standard output: ", std::strerror(errno))), kExitOutput);
-    }
-    text.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
-}
 
 std::string SummaryLine(const RequestOutput& output) {
   const Completion& answer = output.completions[0];
@@ -87,7 +40,7 @@ std::string SummaryLine(const RequestOutput& output) {
 // Until the answer is whole, or a signal. Errors of the request (the prompt is too long) are INVALID_ARGUMENT or
 // OUT_OF_RANGE.
 absl::StatusOr<int> Answer(Engine& engine, const SamplingParams& sampling, bool quiet) {
-  CAIRN_ASSIGN_OR_RETURN(std::vector<int32_t> prompt_ids, PromptIds(engine.tokenizer()));
+  CAIRN_ASSIGN_OR_RETURN(std::vector<int32_t> prompt_ids, PromptIdsFromFlags(engine.tokenizer()));
   CAIRN_RETURN_IF_ERROR(engine.Add({.id = kId, .prompt_ids = std::move(prompt_ids), .sampling = sampling}));
   size_t printed = 0;
   while (engine.HasWork() && StopSignal() == 0) {
@@ -111,13 +64,9 @@ absl::StatusOr<int> Answer(Engine& engine, const SamplingParams& sampling, bool 
 }  // namespace
 
 absl::StatusOr<int> Generate(World& world, const Subcommand& self) {
-  CAIRN_RETURN_IF_ERROR(CheckPromptFlags());
   CAIRN_ASSIGN_OR_RETURN(const EngineOptions options, EngineOptionsFromFlags());
+  CAIRN_RETURN_IF_ERROR(CheckOnePromptFlags(options));
   CAIRN_ASSIGN_OR_RETURN(const SamplingParams sampling, SamplingParamsFromFlags());
-  if (options.parallel.dp != 1) {
-    return UsageError(absl::StrCat("--data-parallel-size=", options.parallel.dp,
-                                   ": one prompt needs one copy of the model; use -tp and -pp, or run-batch"));
-  }
   CAIRN_RETURN_IF_ERROR(CheckWorldSize(world, options.parallel, self.name));
   const bool quiet = absl::GetFlag(FLAGS_quiet);
   CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, StartEngine(world, options, quiet));
