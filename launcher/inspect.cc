@@ -58,11 +58,10 @@ absl::Status OpenFiles(InspectFiles& files) {
   return open(absl::GetFlag(FLAGS_output_html), "--output-html", files.html);
 }
 
-absl::Status WriteFile(LineFile* file, const std::string& content) {
-  if (file == nullptr) return absl::OkStatus();
-  CAIRN_RETURN_IF_ERROR(file->Begin());
-  CAIRN_RETURN_IF_ERROR(file->Write(content));
-  return file->Close();
+absl::Status WriteFile(LineFile& file, const std::string& content) {
+  CAIRN_RETURN_IF_ERROR(file.Begin());
+  CAIRN_RETURN_IF_ERROR(file.Write(content));
+  return file.Close();
 }
 
 // The answer and everything that was kept on its way, until it is whole or a signal comes: then what there is. Errors
@@ -116,21 +115,15 @@ std::string SummaryLine(const InspectReport& report) {
       fed > 0 ? 100 * held / static_cast<double>(fed) : 0.0);
 }
 
-absl::StatusOr<int> Inspect(Engine& engine, const SamplingParams& sampling, InspectFiles& files,
-                            const Subcommand& self) {
-  const bool quiet = absl::GetFlag(FLAGS_quiet);
-  std::string text;
-  CAIRN_ASSIGN_OR_RETURN(InspectReport report, Trace(engine, sampling, quiet, text));
+// The answer, the files and the summary.
+absl::StatusOr<int> Deliver(InspectReport& report, const std::string& text, InspectFiles& files, const Subcommand& self,
+                            bool quiet) {
   const int code = StopSignal() == 0 ? kExitOk : ExitCodeOfSignal(StopSignal());
   if (report.answer_tokens() == 0) return code;  // a signal came before the first token: there is nothing to show
   report.settings = Settings(self);
   CAIRN_RETURN_IF_ERROR(WriteToStdout(text + "\n"));
-  if (files.json != nullptr) {
-    CAIRN_RETURN_IF_ERROR(WriteFile(
-        files.json.get(),
-        ReportJson(report).dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::ordered_json::error_handler_t::replace)));
-  }
-  if (files.html != nullptr) CAIRN_RETURN_IF_ERROR(WriteFile(files.html.get(), BuildPage(PageData(report))));
+  if (files.json != nullptr) CAIRN_RETURN_IF_ERROR(WriteFile(*files.json, ReportJson(report)));
+  if (files.html != nullptr) CAIRN_RETURN_IF_ERROR(WriteFile(*files.html, BuildPage(PageData(report))));
   if (!quiet) PrintToStderr(SummaryLine(report));
   return code;
 }
@@ -149,10 +142,13 @@ absl::StatusOr<int> Inspect(World& world, const Subcommand& self) {
   CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, StartEngine(world, std::move(options), quiet));
   if (!engine->is_leader()) return FollowLeader(world, *engine);
   NoteStopSignals(/*grace_seconds=*/0);
-  const absl::StatusOr<int> code = Inspect(*engine, sampling, files, self);
-  if (!code.ok() && ExitCodeOf(code.status()) == kExitRankFailed) world.AbortAll(code.status());
+  std::string text;
+  absl::StatusOr<InspectReport> report = Trace(*engine, sampling, quiet, text);
+  if (!report.ok() && ExitCodeOf(report.status()) == kExitRankFailed) world.AbortAll(report.status());
   // Anything else (the prompt, a file) is not the other ranks' business: they leave in order.
   DismissFollowers(world, *engine);
+  const absl::StatusOr<int> code =
+      report.ok() ? Deliver(*report, text, files, self, quiet) : absl::StatusOr<int>(report.status());
   if (!code.ok()) PrintError(code.status());
   return code.ok() ? *code : ExitCodeOf(code.status());
 }

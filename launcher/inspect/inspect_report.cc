@@ -1,9 +1,10 @@
 #include "launcher/inspect/inspect_report.h"
 
 #include <algorithm>
-#include <iterator>
+#include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 
 namespace cairn {
 namespace {
@@ -25,25 +26,28 @@ ordered_json CountersJson(const CacheCounters& counters) {
           {"compression_ratio", counters.compression_ratio()}};
 }
 
-// [layers][kv_heads][ranges][begin, end]
-ordered_json KeptJson(const KeepHistory& history, int event, int64_t length) {
-  ordered_json layers = ordered_json::array();
+// {"logical_length": .., "kept": [layers][kv_heads][ranges][begin, end]}: straight to text, because a long answer has
+// millions of ranges.
+void AppendState(const KeepHistory& history, int event, int64_t length, std::string& json) {
+  absl::StrAppend(&json, "{\"logical_length\":", length, ",\"kept\":[");
   for (int64_t layer = 0; layer < history.num_layers(); ++layer) {
-    ordered_json heads = ordered_json::array();
+    absl::StrAppend(&json, layer == 0 ? "[" : ",[");
     for (int64_t head = 0; head < history.kv_heads(); ++head) {
-      ordered_json ranges = ordered_json::array();
+      absl::StrAppend(&json, head == 0 ? "[" : ",[");
+      const char* separator = "";
       for (const PositionRange& range : RangesOf(history.KeptPositions(layer, head, event, length))) {
-        ranges.push_back(ordered_json::array({range.begin, range.end}));
+        absl::StrAppend(&json, separator, "[", range.begin, ",", range.end, "]");
+        separator = ",";
       }
-      heads.push_back(std::move(ranges));
+      json.push_back(']');
     }
-    layers.push_back(std::move(heads));
+    json.push_back(']');
   }
-  return layers;
+  json += "]}";
 }
 
 // evicted_at of all (layer, head, position) in this order, base64 of bytes; of little-endian pairs of them where there
-// are more than 255 events.
+// are more than 255 events. (65,535 of them are more than any context has room for.)
 ordered_json EvictedAtJson(const KeepHistory& history, int64_t positions) {
   const int width = history.num_events() < 256 ? 1 : 2;
   std::string bytes;
@@ -77,7 +81,11 @@ double InspectReport::MeanHeld() const {
   return static_cast<double>(held) / static_cast<double>(history.num_layers() * history.kv_heads());
 }
 
-ordered_json ReportJson(const InspectReport& report) {
+std::string DumpJson(const nlohmann::ordered_json& json) {
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, ordered_json::error_handler_t::replace);
+}
+
+std::string ReportJson(const InspectReport& report) {
   ordered_json json = {{"cairn_inspect", 1},
                        {"model", report.model},
                        {"layers", report.history.num_layers()},
@@ -97,16 +105,19 @@ ordered_json ReportJson(const InspectReport& report) {
                       {"part", position < report.prompt_tokens ? "prompt" : "answer"},
                       {"held_by", report.HeldBy(position)}});
   }
-  ordered_json& events = json["events"] = ordered_json::array();
-  for (int event = 1; event <= report.history.num_events(); ++event) {
-    const int64_t length = report.history.logical_length(event);
-    events.push_back({{"logical_length", length}, {"kept", KeptJson(report.history, event, length)}});
-  }
-  json["final"] = {{"logical_length", report.final_length()},
-                   {"kept", KeptJson(report.history, report.history.num_events(), report.final_length())}};
   ordered_json& flags = json["settings"] = ordered_json::object();
   for (const auto& [name, value] : report.settings) flags[name] = value;
-  return json;
+  std::string text = DumpJson(json);
+  text.back() = ',';  // for the brace
+  text += "\"events\":[";
+  for (int event = 1; event <= report.history.num_events(); ++event) {
+    if (event > 1) text.push_back(',');
+    AppendState(report.history, event, report.history.logical_length(event), text);
+  }
+  text += "],\"final\":";
+  AppendState(report.history, report.history.num_events(), report.final_length(), text);
+  text.push_back('}');
+  return text;
 }
 
 ordered_json PageData(const InspectReport& report) {

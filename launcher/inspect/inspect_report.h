@@ -36,8 +36,11 @@ struct InspectReport {
   double MeanHeld() const;
 };
 
+// Bytes that are not UTF-8 (in a model's path, say) become U+FFFD.
+std::string DumpJson(const nlohmann::ordered_json& json);
+
 // The file of --output-json.
-nlohmann::ordered_json ReportJson(const InspectReport& report);
+std::string ReportJson(const InspectReport& report);
 
 // The same facts as the page reads them; its size does not grow with the number of events.
 nlohmann::ordered_json PageData(const InspectReport& report);

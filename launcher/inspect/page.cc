@@ -3,11 +3,12 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "launcher/inspect/inspect_report.h"
 
 namespace cairn {
 
 std::string ScriptSafeJson(const nlohmann::ordered_json& data) {
-  const std::string json = data.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::ordered_json::error_handler_t::replace);
+  const std::string json = DumpJson(data);
   std::string safe;
   safe.reserve(json.size());
   for (const char c : json) {

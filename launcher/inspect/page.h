@@ -9,8 +9,7 @@
 
 namespace cairn {
 
-// `data` as text that can stand in a <script> of an HTML page and is still JSON: no `<`, and bytes that are not UTF-8
-// (a model's path, say) are U+FFFD.
+// `data` as text that can stand in a <script> of an HTML page and is still JSON: it has no `<`.
 std::string ScriptSafeJson(const nlohmann::ordered_json& data);
 
 // `data`: PageData of a report.

@@ -75,7 +75,7 @@ const visible = (text) =>
 const special = new Set(data.special);
 const shown = (position) => {
   const text = visible(data.texts[position]);
-  return text === "" ? "\u2026" : text.replaceAll("\n", "\u21b5\n");
+  return text === "" ? "\u00b7" : text.replaceAll("\n", "\u21b5\n");
 };
 const spans = new Array(model.positions);
 const borders = [];  // of events, in the text

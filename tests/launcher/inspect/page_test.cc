@@ -68,7 +68,7 @@ TEST(CharactersOfTest, BytesThatMakeNoCharacterAreReplaced) {
 }
 
 TEST(ReportJsonTest, SaysWhatEveryHeadKept) {
-  const ordered_json json = ReportJson(SmallReport());
+  const ordered_json json = ordered_json::parse(ReportJson(SmallReport()));
   EXPECT_EQ(json["events"].size(), 1u);
   EXPECT_EQ(json["events"][0]["logical_length"], 4);
   EXPECT_EQ(json["events"][0]["kept"].dump(), "[[[[0,1],[3,4]]],[[[0,4]]]]");
@@ -80,6 +80,7 @@ TEST(ReportJsonTest, SaysWhatEveryHeadKept) {
   EXPECT_EQ(tokens[1]["held_by"], 1);
   EXPECT_EQ(tokens[3]["part"], "answer");
   EXPECT_EQ(tokens[5]["held_by"], 0) << "the last token was never fed";
+  EXPECT_EQ(json["model"], "/models/\xEF\xBF\xBD</script>");
   EXPECT_EQ(json["answer_tokens"], 3);
   EXPECT_EQ(json["settings"]["kv_budget"], "2");
   EXPECT_EQ(json["compression"]["algorithm"], "rkv");
