@@ -344,8 +344,8 @@ function drawSummary(counts) {
   const share = length > 0 ? held / (pairs * length) : 0;
   const tiles = [
     [percent(share), "of the tokens so far in a KV head: " + number(held / pairs) + " of " + number(length)],
-    [number(all), pairs === 1 ? "tokens held" : "tokens held by every head"],
-    [number(none), pairs === 1 ? "tokens let go of" : "tokens that no head holds"],
+    [number(all), pairs === 1 ? "tokens held" : "tokens held everywhere"],
+    [number(none), pairs === 1 ? "tokens let go of" : "tokens held nowhere any more"],
     [now().event + " of " + data.events.length, "compactions so far"],
     [number(length - held / pairs), "evictions of each head so far, on average"],
   ];
