@@ -5,6 +5,7 @@
 
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/kv_select.h"
 #include "kernels/ops/matmul.h"
 
 namespace cairn::cuda {
@@ -22,6 +23,13 @@ void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& 
               absl::Span<const SequenceRows> sequences);
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
+
+void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept);
+void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed);
+void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints);
+void KvCompact(Context& context, const KvView& kv, const Tensor& kept);
+void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
+                   absl::Span<float* const> rings, int window);
 
 }  // namespace cairn::cuda
 

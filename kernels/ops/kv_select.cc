@@ -14,7 +14,7 @@ void SelectTopK(Context& context, const Tensor& scores, int num_first, int windo
   CAIRN_CHECK(window >= 0 && num_first >= 0 && window <= kept.dim(1) && kept.dim(1) <= scores.dim(1) + window,
               "SelectTopK: ", kept.dim(1), " of ", scores.dim(1), " candidates and a window of ", window);
   if (kept.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, SelectTopK, scores, num_first, window, kept);
+  CAIRN_DISPATCH(context, SelectTopK, scores, num_first, window, kept);
 }
 
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed) {
@@ -22,7 +22,7 @@ void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate,
   CheckOperand("ScoresToFixedPoint", "fixed", context, fixed, DType::kInt64, 2);
   for (int i = 0; i < 2; ++i) CheckDim("ScoresToFixedPoint", "fixed", fixed, i, scores.dim(i));
   if (scores.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, ScoresToFixedPoint, scores, accumulate, fixed);
+  CAIRN_DISPATCH(context, ScoresToFixedPoint, scores, accumulate, fixed);
 }
 
 void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints) {
@@ -30,7 +30,7 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
   CheckOperand("FingerprintRows", "fingerprints", context, fingerprints, DType::kInt64, 1);
   CheckDim("FingerprintRows", "fingerprints", fingerprints, 0, kept.dim(0));
   if (kept.dim(0) == 0) return;
-  CAIRN_DISPATCH_CPU(context, FingerprintRows, kept, fingerprints);
+  CAIRN_DISPATCH(context, FingerprintRows, kept, fingerprints);
 }
 
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
@@ -39,12 +39,12 @@ void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
               kv.layout.kv_heads, " KV heads");
   CAIRN_CHECK(kept.dim(1) <= kv.num_slots, "KvCompact: ", kept.dim(1), " of ", kv.num_slots, " slots");
   if (kept.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, KvCompact, kv, kept);
+  CAIRN_DISPATCH(context, KvCompact, kv, kept);
 }
 
 void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
                    absl::Span<float* const> rings, int window) {
-  CheckOperand("RecordQueries", "q", context, q, DType::kFloat32, 3);
+  CheckActivation("RecordQueries", "q", context, q, 3);
   CheckOperand("RecordQueries", "positions", context, positions, DType::kInt32, 1);
   CheckDim("RecordQueries", "positions", positions, 0, q.dim(0));
   CAIRN_CHECK(window > 0 && rings.size() == sequences.size(), "RecordQueries: ", rings.size(), " rings for ",
@@ -54,7 +54,7 @@ void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, a
                 "RecordQueries: rows ", rows.row_begin, " + ", rows.num_rows, " of ", q.dim(0));
   }
   if (sequences.empty()) return;
-  CAIRN_DISPATCH_CPU(context, RecordQueries, q, positions, sequences, rings, window);
+  CAIRN_DISPATCH(context, RecordQueries, q, positions, sequences, rings, window);
 }
 
 }  // namespace cairn

@@ -27,8 +27,9 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
 // ascending). Slots from K on are left as they are. In place.
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept);
 
-// The last w post-RoPE queries of each sequence: row t of q [T, heads, d] (rows may be strided) at position p goes to
-// ring row p % w. rings[i] points to the [w, heads, d] f32 ring of sequences[i].
+// The last w post-RoPE queries of each sequence: row t of q [T, heads, d] (activations; rows may be strided) at
+// position p goes to ring row p % w. rings[i] points to the [w, heads, d] f32 ring of sequences[i], on the device; the
+// array of pointers is host memory.
 void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
                    absl::Span<float* const> rings, int window);
 

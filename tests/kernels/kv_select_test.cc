@@ -13,7 +13,7 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 class KvSelectTest : public OpTest {};
-CAIRN_CPU_OP_TEST_SUITE(KvSelectTest);
+CAIRN_OP_TEST_SUITE(KvSelectTest);
 
 // Sorts the candidates: higher first, equals by slot.
 template <typename T>
@@ -37,7 +37,7 @@ TEST_P(KvSelectTest, EqualsASort) {
   Random random(1);
   auto c = context(3);
   const float special[] = {std::nanf(""), -std::nanf(""), -kInf, kInf, 0.0f, -0.0f, 1e-42f, -1e-42f};
-  for (int repeat = 0; repeat < 2000; ++repeat) {
+  for (int repeat = 0; repeat < (kEmulated ? 120 : 2000); ++repeat) {
     const int rows = random.Integer(1, 4), m = random.Integer(0, repeat % 10 == 0 ? 3000 : 60),
               window = random.Integer(0, 9), keep = window + random.Integer(0, m), first = random.Integer(0, 6);
     const int distinct = random.Integer(1, 40);  // few: many ties
@@ -48,10 +48,10 @@ TEST_P(KvSelectTest, EqualsASort) {
     }
     for (int64_t& value : fixed) value = random.Integer(-distinct, distinct) * 0x123456789LL;
     std::vector<int32_t> kept(rows * keep), fixed_kept(rows * keep);
-    SelectTopK(*c, Tensor(scores.data(), DType::kFloat32, {rows, m}), first, window,
-               Tensor(kept.data(), DType::kInt32, {rows, keep}));
-    SelectTopK(*c, Tensor(fixed.data(), DType::kInt64, {rows, m}), first, window,
-               Tensor(fixed_kept.data(), DType::kInt32, {rows, keep}));
+    Operands on(*c);
+    SelectTopK(*c, on.F32(scores).Reshape({rows, m}), first, window, on.Ints(kept).Reshape({rows, keep}));
+    SelectTopK(*c, on.Ints(fixed).Reshape({rows, m}), first, window, on.Ints(fixed_kept).Reshape({rows, keep}));
+    on.Fetch();
     for (int row = 0; row < rows; ++row) {
       ASSERT_EQ(std::vector<int32_t>(kept.begin() + row * keep, kept.begin() + (row + 1) * keep),
                 NaiveTopK(scores.data() + row * m, m, first, window, keep))
@@ -73,9 +73,11 @@ TEST_P(KvSelectTest, FixedPointRoundsHalfToEvenAndSaturates) {
   for (int i = 0; i < 4000; ++i) scores.push_back(std::ldexp(random.Normal(), random.Integer(-50, 12)));
   const int64_t n = static_cast<int64_t>(scores.size());
   std::vector<int64_t> fixed(n, 77), sums(n, 1000);
-  const Tensor x(scores.data(), DType::kFloat32, {1, n});
-  ScoresToFixedPoint(*c, x, false, Tensor(fixed.data(), DType::kInt64, {1, n}));
-  ScoresToFixedPoint(*c, x, true, Tensor(sums.data(), DType::kInt64, {1, n}));
+  Operands on(*c);
+  const Tensor x = on.F32(scores).Reshape({1, n});
+  ScoresToFixedPoint(*c, x, false, on.Ints(fixed).Reshape({1, n}));
+  ScoresToFixedPoint(*c, x, true, on.Ints(sums).Reshape({1, n}));
+  on.Fetch();
   const int64_t limit = int64_t{1} << 47;
   for (int64_t i = 0; i < n; ++i) {
     int64_t expected = -limit;
@@ -95,12 +97,16 @@ TEST_P(KvSelectTest, FingerprintIsFnv1a) {
   auto c = context(2);
   std::vector<int32_t> kept = {0, 1, 2, 258, 65536, 1 << 24};
   std::vector<int64_t> fingerprints(2);
-  FingerprintRows(*c, Tensor(kept.data(), DType::kInt32, {2, 3}), Tensor(fingerprints.data(), DType::kInt64, {2}));
+  Operands on(*c);
+  const Tensor slots = on.Ints(kept).Reshape({2, 3}), prints = on.Ints(fingerprints);
+  FingerprintRows(*c, slots, prints);
+  on.Fetch();
   EXPECT_EQ(static_cast<uint64_t>(fingerprints[0]), 0x756241e1be8c9396u);
   uint64_t hash = 0xcbf29ce484222325u;
   for (int byte : {2, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}) hash = (hash ^ byte) * 0x100000001b3u;
   EXPECT_EQ(static_cast<uint64_t>(fingerprints[1]), hash);
-  FingerprintRows(*c, Tensor(kept.data(), DType::kInt32, {2, 0}), Tensor(fingerprints.data(), DType::kInt64, {2}));
+  FingerprintRows(*c, slots.Columns(0, 0), prints);
+  on.Fetch();
   EXPECT_EQ(static_cast<uint64_t>(fingerprints[1]), 0xcbf29ce484222325u);
 }
 
@@ -132,12 +138,12 @@ std::vector<int32_t> RandomSubset(Random& random, int32_t n, int32_t count) {
 TEST_P(KvSelectTest, CompactionMovesEveryPlaneOfItsSequenceAlone) {
   Random random(3);
   auto c = context(3);
-  for (int repeat = 0; repeat < 60; ++repeat) {
+  for (int repeat = 0; repeat < (kEmulated ? 25 : 60); ++repeat) {
     const KvBlockLayout layout = {random.Integer(1, 4), 2 * random.Integer(1, 20), random.Integer(1, 24),
                                   kFloatTypes[random.Integer(0, 2)], random.Integer(0, 1) == 1};
     const int32_t n = random.Integer(1, 150), keep = random.Integer(0, n);
-    Cache cache(random, layout, {n, 40});
-    std::vector<KvView> views = {cache.View(0, n), cache.View(1, 40)};
+    Cache cache(random, layout, {n, 40}, c.get());
+    std::vector<KvView> views = {cache.HostView(0, n), cache.HostView(1, 40)};
     for (const KvView& view : views) {
       for (int32_t slot = 0; slot < view.num_slots; ++slot) {
         for (int h = 0; h < layout.kv_heads; ++h) {
@@ -161,7 +167,10 @@ TEST_P(KvSelectTest, CompactionMovesEveryPlaneOfItsSequenceAlone) {
       const std::vector<int32_t> subset = RandomSubset(random, n, keep);
       kept.insert(kept.end(), subset.begin(), subset.end());
     }
-    KvCompact(*c, views[0], Tensor(kept.data(), DType::kInt32, {sets, keep}));
+    cache.Send();
+    Operands on(*c);
+    KvCompact(*c, cache.View(0, n), on.Ints(kept).Reshape({sets, keep}));
+    views = {cache.HostView(0, n), cache.HostView(1, 40)};
     for (int h = 0; h < layout.kv_heads; ++h) {
       const int32_t* slots = kept.data() + (sets == 1 ? 0 : h) * keep;
       for (int32_t j = 0; j < n; ++j) {
@@ -179,14 +188,15 @@ TEST_P(KvSelectTest, RingHoldsTheLastQueries) {
   const int heads = 3, d = 4, window = 5;
   std::vector<std::vector<float>> rings(3, std::vector<float>(window * heads * d, -1));
   std::vector<std::vector<std::vector<float>>> fed(3);  // [sequence][position][heads * d]
-  for (int step = 0; step < 200; ++step) {
+  for (int step = 0; step < (kEmulated ? 40 : 200); ++step) {
+    Operands on(*c);
     std::vector<SequenceRows> sequences;
     std::vector<float*> pointers;
     std::vector<int32_t> positions, owners;
     for (int s = 0; s < 3; ++s) {
       const int32_t rows = random.Integer(0, 3) == 0 ? random.Integer(0, 12) : 1;
       sequences.push_back({static_cast<int32_t>(positions.size()), rows, {}});
-      pointers.push_back(rings[s].data());
+      pointers.push_back(on.F32(rings[s]).data<float>());
       for (int32_t i = 0; i < rows; ++i) {
         positions.push_back(static_cast<int32_t>(fed[s].size()) + i);
         owners.push_back(s);
@@ -199,8 +209,8 @@ TEST_P(KvSelectTest, RingHoldsTheLastQueries) {
       for (int j = 0; j < heads * d; ++j) row.push_back(q.at(t, j));
       fed[owners[t]].push_back(row);
     }
-    RecordQueries(*c, q.tensor().SplitRows(heads, d), Tensor(positions.data(), DType::kInt32, {T}), sequences, pointers,
-                  window);
+    RecordQueries(*c, on(q).SplitRows(heads, d), on.Ints(positions), sequences, pointers, window);
+    on.Fetch();
     for (int s = 0; s < 3; ++s) {
       const int64_t length = static_cast<int64_t>(fed[s].size());
       for (int64_t p = std::max<int64_t>(0, length - window); p < length; ++p) {

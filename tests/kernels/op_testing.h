@@ -189,6 +189,7 @@ class Operands {
   Tensor F32(Rows& rows) { return Place(rows, DType::kFloat32); }
   Tensor F32(std::vector<float>& values) { return PlaceVector(values.data(), DType::kFloat32, values.size()); }
   Tensor Ints(std::vector<int32_t>& values) { return PlaceVector(values.data(), DType::kInt32, values.size()); }
+  Tensor Ints(std::vector<int64_t>& values) { return PlaceVector(values.data(), DType::kInt64, values.size()); }
 
   void Fetch() {
     for (auto& [rows, copy] : copies_) {
@@ -202,6 +203,7 @@ class Operands {
       }
       copy.sent = std::move(bytes);
     }
+    for (VectorCopy& copy : vectors_) CopyToHost(context_, copy.tensor, copy.host);
   }
 
  private:
@@ -209,6 +211,12 @@ class Operands {
     DType dtype;
     Buffer memory;
     std::vector<uint8_t> sent;
+  };
+
+  struct VectorCopy {
+    void* host;
+    Buffer memory;
+    Tensor tensor;
   };
 
   static float Read(DType dtype, const uint8_t* bytes) {
@@ -249,15 +257,16 @@ class Operands {
   Tensor PlaceVector(void* data, DType dtype, size_t count) {
     const int64_t n = static_cast<int64_t>(count);
     if (context_.device().is_cpu()) return Tensor(data, dtype, {n});
-    vectors_.push_back(Buffer::Allocate(context_.device(), std::max<size_t>(count * 4, 16)).value());
-    const Tensor tensor(vectors_.back().data(), dtype, {n}, context_.device());
+    Buffer memory = Buffer::Allocate(context_.device(), std::max<size_t>(count * DTypeSize(dtype), 16)).value();
+    const Tensor tensor(memory.data(), dtype, {n}, context_.device());
     if (count > 0) CopyFromHost(context_, data, tensor);
+    vectors_.push_back({data, std::move(memory), tensor});
     return tensor;
   }
 
   Context& context_;
   std::map<Rows*, Copy> copies_;
-  std::vector<Buffer> vectors_;
+  std::vector<VectorCopy> vectors_;
 };
 
 // Same bits in row `i` of a and row `j` of b (so NaN equals itself and -0 differs from 0).

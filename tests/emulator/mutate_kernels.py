@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Seeds mistakes into the project's own kernels and runs their tests on the emulator: each must be seen.
+
+    tests/emulator/mutate_kernels.py BUILD_DIR [NAME...]
+
+BUILD_DIR holds a built kernels_emulated_test (the release preset: its race check is part of what sees). Nothing in the
+sources or the build is changed: a mutant is compiled and linked beside them. Some ten seconds each.
+"""
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KERNELS = "kernels/cuda/"
+
+# name, file, old text, new text, which occurrence (from 0), the file to compile, tests to run
+MUTATIONS = [
+    ("block sum: no barrier", "reduce.h", "  __syncthreads();\n", "", 0, "elementwise.cu", "RmsNorm"),
+    ("warp sum: a step too few", "reduce.h", "lanes > 0", "lanes > 1", 0, "elementwise.cu", "RmsNorm"),
+    ("norm: one element too many", "elementwise.cu", "i < n; i += kThreads", "i <= n; i += kThreads", 1,
+     "elementwise.cu", "RmsNorm"),
+    ("norm: last element left out", "elementwise.cu", "i < n; i += kThreads", "i < n - 1; i += kThreads", 0,
+     "elementwise.cu", "RmsNorm"),
+    ("rope: the neighbour's half", "elementwise.cu", "b = ToFloat(low[half])", "b = ToFloat(low[half - 1])", 0,
+     "elementwise.cu", "Rope"),
+    ("embedding: a row too many", "embedding.cu", "row < table.rows", "row <= table.rows", 0, "embedding.cu",
+     "Embedding"),
+    ("append: last element left out", "kv_append.cu", "i < step.kv_heads * d", "i < step.kv_heads * d - 1", 0,
+     "kv_append.cu", "KvAppend"),
+    ("append: the slot before", "paged.h", "s.num_slots - s.num_rows", "s.num_slots - s.num_rows - 1", 0,
+     "kv_append.cu", "KvAppend"),
+    ("rows: no barrier after the queries", "attend_rows.cu", "  __syncthreads();\n", "", 0, "attend_rows.cu",
+     "MatchesTheFormula/*"),
+    ("rows: a slot too many", "attend_rows.cu", "PagedStep::SlotOf(s, item.row) + 1)",
+     "PagedStep::SlotOf(s, item.row) + 2)", 0, "attend_rows.cu", "MatchesTheFormula/*"),
+    ("rows: window off by one", "attend_rows.cu", "> p.positions[item.row] - p.window",
+     ">= p.positions[item.row] - p.window", 0, "attend_rows.cu", "MatchesTheFormula"),
+    ("merge: last span left out", "attend_rows.cu", "span < spans", "span < max(1, spans - 1)", 0, "attend_rows.cu",
+     "LongContext"),
+    ("decode: weak wait", "attend_decode.cu", "CopyAsyncWait<1>", "CopyAsyncWait<2>", 0, "attend_decode.cu", "16Bits"),
+    ("decode: no barrier after the queries", "attend_decode.cu", "  __syncthreads();\n  unsigned q", "  unsigned q", 0,
+     "attend_decode.cu", "16Bits"),
+    ("decode: no barrier after the wait", "attend_decode.cu", "    __syncthreads();\n    const int own",
+     "    const int own", 0, "attend_decode.cu", "16Bits"),
+    ("decode: no barrier before the overwrite", "attend_decode.cu", "    __syncthreads();  // before", "    // before", 0,
+     "attend_decode.cu", "16Bits"),
+    ("decode: no barrier before the merge", "attend_decode.cu", "  __syncthreads();\n  for (int i = thread; i < p.group",
+     "  for (int i = thread; i < p.group", 0, "attend_decode.cu", "16Bits"),
+    ("prefill: weak wait", "attend_prefill.cu", "CopyAsyncWait<1>", "CopyAsyncWait<2>", 0, "attend_prefill.cu",
+     "16Bits"),
+    ("prefill: no barrier after the wait", "attend_prefill.cu", "    __syncthreads();\n    const T* k",
+     "    const T* k", 0, "attend_prefill.cu", "16Bits"),
+    ("prefill: no barrier before the overwrite", "attend_prefill.cu", "    __syncthreads();  // before",
+     "    // before", 0, "attend_prefill.cu", "16Bits"),
+    ("prefill: no barrier after the queries", "attend_prefill.cu", "  __syncthreads();\n  unsigned q", "  unsigned q", 0,
+     "attend_prefill.cu", "16Bits"),
+    ("prefill: rows see a slot too many", "attend_prefill.cu", "PagedStep::SlotOf(s, v.row) + 1",
+     "PagedStep::SlotOf(s, v.row) + 2", 0, "attend_prefill.cu", "16Bits"),
+    ("tile: a slot too many", "tile.h", "slot < end", "slot <= end", 0, "attend_decode.cu", "16Bits"),
+    ("tile: maximum over the wrong lanes", "tile.h", "new_max, 2)", "new_max, 1)", 0, "attend_decode.cu", "16Bits"),
+    ("tile: rows of the wrong lanes", "tile.h", "lane / 16 * 8) * kTileStride<D>", "lane / 8 % 2 * 8) * kTileStride<D>",
+     0, "attend_prefill.cu", "16Bits"),
+    ("select: a tie too many", "kv_select.cu", "equal_before < threshold.equals", "equal_before <= threshold.equals", 0,
+     "kv_select.cu", "EqualsASort"),
+    ("select: no barrier after the clearing", "kv_select.cu", "    bins[thread] = 0;\n    __syncthreads();\n",
+     "    bins[thread] = 0;\n", 0, "kv_select.cu", "EqualsASort"),
+    ("select: no barrier after the choice", "kv_select.cu", "    __syncthreads();\n    prefix |=", "    prefix |=", 0,
+     "kv_select.cu", "EqualsASort"),
+    ("select: one buffer of counts", "kv_select.cu", "turn ^= 1", "turn ^= 0", 0, "kv_select.cu", "EqualsASort"),
+    ("compact: no barrier", "kv_select.cu", "    __syncthreads();\n    if (moves) {", "    if (moves) {", 0,
+     "kv_select.cu", "Compaction"),
+    ("compact: scores stay behind", "kv_select.cu", "*step.Score(s, head, begin + thread) = score",
+     "*step.Score(s, head, begin + thread) += 0", 0, "kv_select.cu", "Compaction"),
+    ("ring: one row too few", "kv_select.cu", "if (back >= ring.num_rows) return",
+     "if (back + 1 >= max(2, ring.num_rows)) return", 0, "kv_select.cu", "RingHolds"),
+    ("matmul: rows taken as close", "matmul_plans.cc", "p.k, p.m, p.x_stride", "p.k, p.m, p.k", 0, "matmul_plans.cc",
+     "IsExactOnIntegers"),
+    ("matmul: no bias", "matmul_plans.cc", "int32_t{CUBLASLT_EPILOGUE_BIAS}", "int32_t{CUBLASLT_EPILOGUE_DEFAULT}", 0,
+     "matmul_plans.cc", "IsWithinTheRounding"),
+]
+
+
+def replaced(text, old, new, occurrence):
+    at = -1
+    for _ in range(occurrence + 1):
+        at = text.find(old, at + 1)
+        if at < 0:
+            return None
+    return text[:at] + new + text[at + len(old):]
+
+
+def compile_command(build, unit):
+    """The command for the emulated object of a file, as a list, and its directory."""
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        if entry["file"].endswith(KERNELS + unit) and "cairn_kernels_emulated" in entry["command"]:
+            return shlex.split(entry["command"]), entry["directory"]
+    sys.exit(f"mutate_kernels: {unit} is not part of the emulated library in {build}")
+
+
+def link_command(build):
+    target = "tests/emulator/kernels_emulated_test"
+    lines = subprocess.run(["ninja", "-C", build, "-t", "commands", target], capture_output=True, text=True, check=True)
+    line = next(l for l in reversed(lines.stdout.splitlines()) if f"-o {target}" in l)
+    words = shlex.split(line)
+    begin = next(i for i, word in enumerate(words) if word.endswith(("g++", "c++", "clang++")))
+    end = words.index("&&", begin) if "&&" in words[begin:] else len(words)
+    words = words[begin:end]
+    return words, words.index(target)
+
+
+def verdict(build, work, mutation):
+    name, file, old, new, occurrence, unit, tests = mutation
+    source = ROOT / KERNELS / file
+    text = replaced(source.read_text(), old, new, occurrence)
+    if text is None:
+        return "STALE: the text to change is not there"
+    copy = work / KERNELS / file
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(text)
+    command, directory = compile_command(build, unit)
+    mutant_object, mutant = work / "mutant.o", work / "mutant_test"
+    command[command.index("-o") + 1] = str(mutant_object)
+    command[-1] = str(copy if file == unit else ROOT / KERNELS / unit)
+    first_include = next(i for i, word in enumerate(command) if word.startswith("-I"))
+    command.insert(first_include, f"-I{work}")  # a changed header hides the real one
+    compiled = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    copy.unlink()
+    if compiled.returncode != 0:
+        return "DOES NOT COMPILE: " + compiled.stderr[:300]
+    words, at = link_command(build)
+    words[at] = str(mutant)
+    words.insert(at + 1, str(mutant_object))  # ahead of the library that has the right one
+    subprocess.run(words, cwd=build, check=True)
+    try:
+        run = subprocess.run([mutant, f"--gtest_filter=*{tests}*", "--gtest_brief=1", "--gtest_fail_fast"],
+                             capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return "seen: does not end"
+    if run.returncode == 0:
+        return "NOT SEEN"
+    output = run.stdout + run.stderr
+    by = next((sign for sign in ("race on", "out of bounds", "at different", "wait for each other") if sign in output),
+              "wrong answer")
+    return "seen: " + by
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    build = pathlib.Path(sys.argv[1]).resolve()
+    chosen = [m for m in MUTATIONS if not sys.argv[2:] or any(word in m[0] for word in sys.argv[2:])]
+    seen = 0
+    for mutation in chosen:
+        with tempfile.TemporaryDirectory() as work:
+            result = verdict(build, pathlib.Path(work), mutation)
+        seen += result.startswith("seen")
+        print(f"{mutation[0]:42} {result}", flush=True)
+    print(f"{seen} of {len(chosen)} mistakes seen")
+    return 0 if seen == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
