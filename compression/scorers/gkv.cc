@@ -23,7 +23,7 @@ class GkvScorer : public Scorer {
     if (!config_.gkv_redundancy) return;
     const Tensor& redundancy = local;
     KeyRedundancy(context, inputs.kv, static_cast<float>(config_.similarity_threshold), RedundancyVariant::kCode,
-                  redundancy);
+                  /*remembers=*/false, redundancy);
     DivideByRowMax(context, redundancy);
     const double lambda = config_.mix_lambda;
     MixScores(context, static_cast<float>(lambda), scores, static_cast<float>(lambda - 1), redundancy, scores);

@@ -11,6 +11,8 @@ class RkvScorer : public Scorer {
   explicit RkvScorer(const CompressionConfig& config) : config_(config) {}
 
   bool needs_queries() const override { return true; }
+  // Not a score: what KeyRedundancy remembers of a slot.
+  bool needs_running_score() const override { return variant() == RedundancyVariant::kCode; }
 
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
     const Tensor importance = first_.Floats(context, scores.dim(0), scores.dim(1));
@@ -18,13 +20,17 @@ class RkvScorer : public Scorer {
     WindowImportance(context, inputs.kv, inputs.queries, importance);
     PoolSlots(context, importance, Pooling::kMax, config_.kernel_size, pooled);
     const Tensor& redundancy = importance;
-    KeyRedundancy(context, inputs.kv, static_cast<float>(config_.similarity_threshold),
-                  config_.variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode, redundancy);
+    KeyRedundancy(context, inputs.kv, static_cast<float>(config_.similarity_threshold), variant(),
+                  /*remembers=*/inputs.kv.layout.has_score && variant() == RedundancyVariant::kCode, redundancy);
     const double lambda = config_.mix_lambda;
     MixScores(context, static_cast<float>(lambda), pooled, static_cast<float>(lambda - 1), redundancy, scores);
   }
 
  private:
+  RedundancyVariant variant() const {
+    return config_.variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode;
+  }
+
   CompressionConfig config_;
   mutable Temporary first_, second_;
 };

@@ -2,11 +2,14 @@
 //
 // All pairs of keys are looked at 64 x 64 at a time, and of a tile of products only one bit each is kept: is it above
 // the threshold? A pair serves both of its keys, so that tiles on one side of the diagonal are enough; and a tile in
-// which no key can find a newer near-duplicate than it has is left out.
+// which no key can find a newer near-duplicate than it has is left out. With a memory of the last call (a plane of the
+// cache), a key that was there then and whose near-duplicate is still there, or that had none, has nothing to find
+// among the keys of then: of a tile of old keys only those are looked for whose near-duplicate has gone.
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/kv_ops.h"
@@ -23,17 +26,25 @@ struct HeadKeys {
   float* left_out;  // [tiles * 64]: similarity to the newest near-duplicate
   int32_t* newest;  // [tiles * 64]: the newest near-duplicate, -1 if there is none
   int32_t* oldest;  // [tiles]: no key of the tile has an older one than this
+  uint64_t* open;   // [tiles]: a bit for each key that has something to find among old keys
+  // With a memory: [tiles * 64] what the plane says of a slot, and the position of its token.
+  int32_t* memory;
+  int32_t* positions;
 };
+
+// What the plane says of a slot: nothing yet, no near-duplicate, or the position of the newest (plus kFirstPosition).
+constexpr int32_t kNew = 0, kAlone = 1, kFirstPosition = 2;
 
 struct Keys {
   const KvView& kv;
-  int64_t n;  // looked at
+  int64_t n;    // looked at
+  int64_t old;  // of these, the first have been looked at by the last call
 
   int64_t d() const { return kv.layout.head_dim; }
   int64_t padded() const { return PaddedFloats(d()); }
   int64_t tiles() const { return NumKeyTiles(n); }
   int64_t floats_per_head() const {
-    return tiles() * (kKeyTileSlots * (padded() + 4) + padded()) + PaddedFloats(tiles());
+    return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + 3 * PaddedFloats(tiles());
   }
   HeadKeys head(float* memory, int64_t index) const {
     const int64_t slots = tiles() * kKeyTileSlots;
@@ -44,21 +55,67 @@ struct Keys {
     k.means = k.squares + slots;
     k.left_out = k.means + slots;
     k.newest = reinterpret_cast<int32_t*>(k.left_out + slots);
-    k.oldest = k.newest + slots;
+    k.memory = k.newest + slots;
+    k.positions = k.memory + slots;
+    k.open = reinterpret_cast<uint64_t*>(k.positions + slots);
+    k.oldest = reinterpret_cast<int32_t*>(k.open + PaddedFloats(tiles()));
     return k;
   }
 };
 
+// The planes of a head's slots, block by block: f(slot, scores, positions, count).
+template <typename F>
+void ForBlocks(const KvView& kv, int head, int64_t n, const F& f) {
+  for (int64_t slot = 0; slot < n; slot += kv.layout.block_size) {
+    const int32_t first = static_cast<int32_t>(slot);
+    f(slot, kv.score(head, first), kv.position(head, first), std::min<int64_t>(kv.layout.block_size, n - slot));
+  }
+}
+
+void ReadMemory(const Keys& keys, const HeadKeys& k, int head) {
+  ForBlocks(keys.kv, head, keys.old, [&](int64_t slot, const float* scores, const int32_t* positions, int64_t count) {
+    std::memcpy(k.memory + slot, scores, count * sizeof(float));
+    std::copy_n(positions, count, k.positions + slot);
+  });
+}
+
+// What the last call found for the keys of a tile, as far as it still holds.
+void Recall(const Keys& keys, const HeadKeys& k, int64_t tile) {
+  const int64_t begin = tile * kKeyTileSlots, end = std::min(keys.old, begin + kKeyTileSlots);
+  std::fill_n(k.newest + begin, kKeyTileSlots, -1);
+  k.open[tile] = 0;
+  for (int64_t slot = begin; slot < end; ++slot) {
+    if (k.memory[slot] == kAlone) continue;
+    // The last slot whose position is not above the wanted one; without branches, which would be guessed wrong.
+    const int32_t wanted = k.memory[slot] - kFirstPosition;
+    const int32_t* found = k.positions;
+    for (int64_t left = keys.old; left > 1;) {
+      const int64_t half = left / 2;
+      found += found[half] <= wanted ? half : 0;
+      left -= half;
+    }
+    if (*found == wanted) {
+      k.newest[slot] = static_cast<int32_t>(found - k.positions);
+    } else {
+      k.open[tile] |= uint64_t{1} << (slot - begin);
+    }
+  }
+  k.oldest[tile] = -1;
+}
+
 // Normalised keys of `heads` heads from `first` on.
 void FindUnits(Context& context, const Keys& keys, int64_t first, int64_t heads, float* memory) {
   const int64_t tiles = keys.tiles(), padded = keys.padded();
+  if (keys.old > 0) {
+    context.threads().ParallelFor(
+        heads, [&](int64_t head, int) { ReadMemory(keys, keys.head(memory, head), static_cast<int>(first + head)); });
+  }
   context.threads().ParallelFor(heads * tiles, [&](int64_t task, int) {
     const int64_t head = task / tiles, tile = task % tiles, slot = tile * kKeyTileSlots;
     const HeadKeys k = keys.head(memory, head);
     context.cpu_kernels().unit_keys(KeyTileOf(keys.kv, first + head, tile, keys.n), padded, k.units + slot * padded,
                                     k.squares + slot, k.sums + tile * padded);
-    std::fill_n(k.newest + slot, kKeyTileSlots, -1);
-    k.oldest[tile] = -1;
+    Recall(keys, k, tile);
   });
 }
 
@@ -95,6 +152,12 @@ struct Found {
   void FindOldest() {
     oldest = INT32_MAX;
     for (int32_t slot : newest) oldest = std::min(oldest, slot);
+  }
+  // The same of the keys with a bit alone.
+  int32_t OldestOf(uint64_t keys) const {
+    int32_t least = INT32_MAX;
+    for (; keys != 0; keys &= keys - 1) least = std::min(least, newest[std::countr_zero(keys)]);
+    return least;
   }
 };
 
@@ -133,8 +196,19 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
   std::fill(columns.newest + slots, columns.newest + kKeyTileSlots, INT32_MAX);
   uint64_t masks[kKeyTileSlots];
   bool packed = false;
+  const bool is_old = at + slots <= keys.old;  // then so are all older tiles
+  const uint64_t open = k.open[column];
   for (int64_t row = at; row >= 0; row -= kKeyTileSlots) {
-    if (columns.oldest >= row + kKeyTileSlots - 1 && !RowsSearch(k, row, at + slots)) continue;
+    if (is_old) {
+      const uint64_t open_rows = k.open[row / kKeyTileSlots];
+      if (open == 0 && open_rows == 0) continue;
+      if (columns.OldestOf(open) >= row + kKeyTileSlots - 1 &&
+          (open_rows == 0 || Found(k.newest + row).OldestOf(open_rows) >= at + slots - 1)) {
+        continue;
+      }
+    } else if (columns.oldest >= row + kKeyTileSlots - 1 && !RowsSearch(k, row, at + slots)) {
+      continue;
+    }
     if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
     packed = true;
     kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, masks);
@@ -170,6 +244,36 @@ void MeanSimilarities(const Kernels& kernels, const Keys& keys, const HeadKeys& 
   kernels.pair_dots(k.units, keys.padded(), begin, end, k.newest, k.left_out);
 }
 
+// For the next call: what was found for each slot of a head.
+void Remember(const Keys& keys, const HeadKeys& k, int head) {
+  ForBlocks(keys.kv, head, keys.n, [&](int64_t slot, const float*, const int32_t* positions, int64_t count) {
+    std::copy_n(positions, count, k.positions + slot);
+  });
+  ForBlocks(keys.kv, head, keys.n, [&](int64_t slot, float* scores, const int32_t*, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t newest = k.newest[slot + i];
+      const int32_t memory = newest < 0 ? kAlone : k.positions[newest] + kFirstPosition;
+      std::memcpy(scores + i, &memory, sizeof memory);
+    }
+  });
+}
+
+// How many slots the last call has seen: they come first, and new ones have no memory.
+int64_t OldSlots(const KvView& kv) {
+  int32_t low = 0, high = kv.num_slots;
+  while (low < high) {
+    const int32_t middle = low + (high - low) / 2;
+    int32_t memory;
+    std::memcpy(&memory, kv.score(0, middle), sizeof memory);
+    if (memory != kNew) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
 void FinishRedundancy(const Kernels& kernels, const Keys& keys, const HeadKeys& k, RedundancyVariant variant,
                       int64_t columns, float* out) {
   const float share = 1.0f / static_cast<float>(keys.n);
@@ -182,17 +286,22 @@ void FinishRedundancy(const Kernels& kernels, const Keys& keys, const HeadKeys& 
 
 }  // namespace
 
-void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, const Tensor& out) {
+void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
+                   const Tensor& out) {
   const Kernels& kernels = context.cpu_kernels();
-  const Keys keys = {kv, variant == RedundancyVariant::kCode ? kv.num_slots : out.dim(1)};
+  const bool is_code = variant == RedundancyVariant::kCode;
+  const Keys keys = {.kv = kv, .n = is_code ? kv.num_slots : out.dim(1), .old = remembers ? OldSlots(kv) : 0};
   const int64_t tiles = keys.tiles();
   ForHeadGroups(context, kv.layout.kv_heads, keys.floats_per_head(), [&](int64_t begin, int64_t end, float* memory) {
     const int64_t heads = end - begin;
     FindUnits(context, keys, begin, heads, memory);
     FindNewest(context, keys, heads, threshold, memory);
+    if (remembers) {
+      context.threads().ParallelFor(
+          heads, [&](int64_t head, int) { Remember(keys, keys.head(memory, head), static_cast<int>(begin + head)); });
+    }
     context.threads().ParallelFor(heads * tiles, [&](int64_t task, int worker) {
-      MeanSimilarities(kernels, keys, keys.head(memory, task / tiles), task % tiles,
-                       variant == RedundancyVariant::kCode,
+      MeanSimilarities(kernels, keys, keys.head(memory, task / tiles), task % tiles, is_code,
                        static_cast<float*>(context.Scratch(worker, keys.padded() * sizeof(float))));
     });
     context.threads().ParallelFor(heads, [&](int64_t head, int) {
@@ -204,7 +313,7 @@ void KeyRedundancy(Context& context, const KvView& kv, float threshold, Redundan
 
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out) {
   const Kernels& kernels = context.cpu_kernels();
-  const Keys keys = {kv, kv.num_slots};
+  const Keys keys = {.kv = kv, .n = kv.num_slots, .old = 0};
   const int64_t padded = keys.padded();
   ForHeadGroups(context, kv.layout.kv_heads, keys.floats_per_head(), [&](int64_t begin, int64_t end, float* memory) {
     FindUnits(context, keys, begin, end - begin, memory);

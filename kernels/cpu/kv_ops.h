@@ -9,7 +9,8 @@ namespace cairn::cpu {
 
 void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out);
 void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce, const Tensor& out);
-void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, const Tensor& out);
+void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
+                   const Tensor& out);
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out);
 void SlotRecency(Context& context, int32_t num_slots, const Tensor& out);
 void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out);

@@ -47,10 +47,13 @@ void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, 
   CAIRN_DISPATCH_CPU(context, WindowAttention, kv, queries, reduce, out);
 }
 
-void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, const Tensor& out) {
+void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
+                   const Tensor& out) {
   CheckScores("KeyRedundancy", "out", context, kv, out);
+  CAIRN_CHECK(!remembers || (kv.layout.has_score && variant == RedundancyVariant::kCode),
+              "KeyRedundancy: no plane to remember in");
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, KeyRedundancy, kv, threshold, variant, out);
+  CAIRN_DISPATCH_CPU(context, KeyRedundancy, kv, threshold, variant, remembers, out);
 }
 
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out) {

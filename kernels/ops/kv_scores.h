@@ -38,7 +38,13 @@ enum class RedundancyVariant {
 
 // R-KV's redundancy: softmax of how similar a key is to the others on average, when each key's most recent
 // near-duplicate (cosine > threshold) is left out. out [kv_heads, m]; the window is what is missing to n.
-void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, const Tensor& out);
+//
+// `remembers` (kCode alone): the running-score plane (KvBlockLayout::has_score, 0 in a new slot, moving with its slot)
+// is this op's own from call to call. It holds where each key's near-duplicate was, so that the next call looks at
+// pairs with a new key and at keys whose near-duplicate has gone, not at all pairs again. The result is the same, bit
+// for bit; the threshold must be too.
+void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
+                   const Tensor& out);
 
 // KeyDiff (arXiv 2504.15364): minus the cosine between a key and the mean of all n normalised keys. out [kv_heads, m].
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out);

@@ -40,7 +40,9 @@ TEST(CompressionConfigTest, EveryAlgorithmMakesItsScorer) {
     EXPECT_TRUE(IsAlgorithm(name));
     const auto scorer = MakeScorer(config);
     EXPECT_EQ(scorer->needs_queries(), config.algorithm != "streamingllm" && config.algorithm != "keydiff") << name;
-    EXPECT_EQ(scorer->needs_running_score(), config.algorithm == "h2o" || config.algorithm == "gkv") << name;
+    EXPECT_EQ(scorer->needs_running_score(),
+              config.algorithm == "h2o" || config.algorithm == "gkv" || config.algorithm == "rkv")
+        << name;
     EXPECT_EQ(scorer->num_sinks(), config.algorithm == "streamingllm" ? 4 : 0) << name;
   }
   EXPECT_FALSE(IsAlgorithm("none"));

@@ -87,7 +87,7 @@ TEST_P(GoldenScoresTest, Rkv) {
     for (const auto& [variant, r] : expected["R"].items()) {
       SCOPED_TRACE(variant);
       KeyRedundancy(*context_, layer.View(), threshold,
-                    variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode, p);
+                    variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode, false, p);
       ExpectScores(pooled, Floats(r));
     }
     ASSERT_GE(expected["runs"].size(), 1);

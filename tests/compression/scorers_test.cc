@@ -129,6 +129,47 @@ TEST_P(ScorersTest, SlotsStayWholeOverManyCompactions) {
   }
 }
 
+// rkv keeps where each key's near-duplicate was, to look at less the next time: the same bits as without, over many
+// compactions that take near-duplicates away or leave them, for keys in clusters and alone.
+TEST_P(ScorersTest, WhatRedundancyRemembersChangesNothing) {
+  auto c = context(3);
+  const auto scorer = MakeScorer(ConfigOf("rkv"));
+  for (const int clusters : {0, 3, 40}) {
+    for (const float spread : {0.2f, 0.7f}) {
+      SCOPED_TRACE(testing::Message() << clusters << " clusters, spread " << spread);
+      Random random(6);
+      constexpr int kHeads = 2, kDim = 16, kTokens = 3000, kCapacity = 400;
+      const std::vector<float> centers = RandomFloats(random, std::max(1, clusters) * kDim);
+      std::vector<float> keys = RandomFloats(random, kTokens * kHeads * kDim);
+      for (int64_t key = 0; clusters > 0 && key < kTokens * kHeads; ++key) {
+        const int64_t center = random.Integer(0, clusters - 1);
+        for (int i = 0; i < kDim; ++i) {
+          keys[key * kDim + i] = centers[center * kDim + i] + spread * keys[key * kDim + i];
+        }
+      }
+      Layer with(kHeads, kDim, kCapacity, DType::kBFloat16, /*has_score=*/true),
+          without(kHeads, kDim, kCapacity, DType::kBFloat16);
+      int32_t fed = 0;
+      for (int round = 0; round < 25; ++round) {
+        const int32_t more = random.Integer(0, round % 5 == 0 ? 200 : 70), room = kCapacity - with.View().num_slots;
+        const int32_t end = std::min(fed + std::min(more, room), kTokens);
+        for (Layer* layer : {&with, &without}) layer->Append(*c, keys, fed, end);
+        fed = end;
+        const int32_t n = with.View().num_slots;
+        if (n <= 9) continue;
+        const std::vector<float> queries = RandomFloats(random, 8 * 4 * kDim);
+        const std::vector<float> scores = with.Scores(*c, *scorer, queries, 8);
+        ASSERT_EQ(scores, without.Scores(*c, *scorer, queries, 8)) << "round " << round << ", " << n << " slots";
+        // What rkv would keep, or anything: then many a near-duplicate is gone.
+        std::vector<float> worth = round % 2 == 0 ? scores : RandomFloats(random, kHeads * (n - 8));
+        const auto kept = Select(*c, worth, kHeads, 8, random.Integer(std::max(9, n - 150), n));
+        for (Layer* layer : {&with, &without}) layer->Compact(*c, kept);
+      }
+      EXPECT_GT(fed, 800);
+    }
+  }
+}
+
 size_t HeapBytes() {
   const struct mallinfo2 info = mallinfo2();
   return info.uordblks + info.hblkhd;

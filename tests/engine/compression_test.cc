@@ -335,7 +335,8 @@ TEST(CompressionTest, FreedBlocksAdmitMoreRequests) {
   const CompressionConfig config = Config("rkv", 32, 16);
   EngineOptions options = Options("qwen3", config);
   constexpr int kLength = 400, kRequests = 60;
-  const KvBlockLayout layout = {.kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32};
+  const KvBlockLayout layout = {
+      .kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .has_score = true};
   const int64_t blocks = 4 * 4 * (kLength / 16);
   const int64_t rings = int64_t{kRequests} * 4 * 8 * 4 * 32 * sizeof(float);
   options.max_num_seqs = kRequests;
@@ -349,7 +350,9 @@ TEST(CompressionTest, FreedBlocksAdmitMoreRequests) {
   EXPECT_EQ(compressed.stats.preemptions, 0);
   EXPECT_LE(compressed.stats.kv_blocks_peak, blocks);
   options.compression = {};
-  options.kv_cache_memory_bytes -= rings;
+  KvBlockLayout plain = layout;
+  plain.has_score = false;
+  options.kv_cache_memory_bytes = blocks * static_cast<int64_t>(plain.block_bytes());
   options.max_model_len = kLength;
   const HarnessResult full = Answer(options, requests);
   EXPECT_GT(full.stats.preemptions, 0);
@@ -408,7 +411,8 @@ TEST(CompressionTest, QueryRingsAreCounted) {
   options.max_num_seqs = 64;
   const int64_t rings = int64_t{64} * 4 * 8 * 4 * 32 * sizeof(float);
   options.kv_cache_memory_bytes = rings + (100 << 10);
-  const KvBlockLayout layout = {.kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32};
+  const KvBlockLayout layout = {
+      .kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .has_score = true};
   const HarnessResult result = Answer(options, RandomRequests(14, 1, 5, 5));
   EXPECT_EQ(result.stats.kv_blocks_total, (100 << 10) / static_cast<int64_t>(layout.block_bytes()));
   options.kv_cache_memory_bytes = rings;

@@ -384,8 +384,8 @@ TEST_F(CliTest, PlanSaysWhatFits) {
   double full = 1e9, compressed = 1e9;
   for (const json& stage : json_plan["stages"]) {
     layers += stage["num_layers"].get<int64_t>();
-    // 2 KV heads of 128 in bf16 for K and V, and the positions, in blocks of 16.
-    const int64_t block = 16 * 2 * (2 * 128 * 2 + 4);
+    // 2 KV heads of 128 in bf16 for K and V, the position, and what rkv remembers of a slot, in blocks of 16.
+    const int64_t block = 16 * 2 * (2 * 128 * 2 + 4 + 4);
     EXPECT_EQ(stage["kv_bytes_per_sequence"], stage["num_layers"].get<int64_t>() * (16384 / 16) * block);
     full = std::min(full, stage["max_sequences"].get<double>());
     compressed = std::min(compressed, stage["compressed_max_sequences"].get<double>());

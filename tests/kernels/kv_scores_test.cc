@@ -298,7 +298,7 @@ TEST_P(KvScoresTest, RedundancyMatchesThePlainLoop) {
                        << shape.n << " keys of " << shape.d << ", " << DTypeName(dtype) << ", " << clusters
                        << " clusters, threshold " << threshold << ", variant " << static_cast<int>(variant));
           Rows out(shape.kv_heads, layer.candidates(), 1);
-          KeyRedundancy(*c, layer.View(), static_cast<float>(threshold), variant, out.tensor());
+          KeyRedundancy(*c, layer.View(), static_cast<float>(threshold), variant, false, out.tensor());
           for (int h = 0; h < shape.kv_heads; ++h) {
             double margin = 1;
             const std::vector<double> exact = PlainRedundancy(layer, shape, h, threshold, variant, &margin);
@@ -371,7 +371,9 @@ TEST_P(KvScoresTest, BitsDependOnTheHeadAlone) {
       [](Context& c, Layer& l, const Tensor& out) {
         WindowAttention(c, l.View(), l.query_tensor(), WindowReduce::kMeanOfHeads, out);
       },
-      [](Context& c, Layer& l, const Tensor& out) { KeyRedundancy(c, l.View(), 0.5f, RedundancyVariant::kCode, out); },
+      [](Context& c, Layer& l, const Tensor& out) {
+        KeyRedundancy(c, l.View(), 0.5f, RedundancyVariant::kCode, false, out);
+      },
       [](Context& c, Layer& l, const Tensor& out) { KeyDifference(c, l.View(), out); },
   };
   for (const auto& op : ops) {
@@ -398,7 +400,7 @@ TEST_P(KvScoresTest, ScratchSettles) {
   const auto run = [&] {
     WindowImportance(*c, layer.View(), layer.query_tensor(), out.tensor());
     WindowAttention(*c, layer.View(), layer.query_tensor(), WindowReduce::kMeanOfHeads, out.tensor());
-    KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, out.tensor());
+    KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, false, out.tensor());
     KeyDifference(*c, layer.View(), out.tensor());
   };
   // Twice: which worker takes which task is left to chance, so give every worker the largest need.
