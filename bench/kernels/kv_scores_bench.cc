@@ -76,7 +76,7 @@ struct Layer {
 void BenchRedundancy(benchmark::State& state, const Shape& shape, DType dtype, KeysLike like) {
   Layer layer(shape, dtype, like);
   Measure(state, layer.pair_flops(), 0,
-          [&] { KeyRedundancy(SharedContext(), layer.kv, 0.5f, RedundancyVariant::kCode, layer.out()); });
+          [&] { KeyRedundancy(SharedContext(), layer.kv, 0.5f, RedundancyVariant::kCode, false, layer.out()); });
 }
 
 void BenchImportance(benchmark::State& state, const Shape& shape, DType dtype) {

@@ -116,9 +116,10 @@ struct Kernels {
   void (*unit_keys)(const KeyTile&, int64_t padded, float* units, float* squares, float* sum);
   // units [64, padded] to panels [4][d][16].
   void (*key_panels)(const float* units, int64_t padded, int64_t d, float* panels);
-  // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold.
+  // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold. Needed where bit r of `rows` or bit c of
+  // `columns` is set and, with `above`, c > r; zero or the truth elsewhere.
   void (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
-                       uint64_t* masks);
+                       uint64_t rows, uint64_t columns, bool above, uint64_t* masks);
   // out[s] = units[s] . x, s < count.
   void (*unit_dots)(const float* units, int64_t padded, int64_t count, const float* x, float* out);
   // out[s] = units[s] . units[other[s]] for s in [begin, end); zero where other[s] is negative or s.

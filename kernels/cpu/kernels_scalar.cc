@@ -182,10 +182,12 @@ void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
   }
 }
 
-void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t* masks) {
+void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
+                 uint64_t columns, bool above, uint64_t* masks) {
   for (int64_t r = 0; r < kKeyTileSlots; ++r) {
     masks[r] = 0;
-    for (int64_t c = 0; c < kKeyTileSlots; ++c) {
+    for (int64_t c = above ? r + 1 : 0; c < kKeyTileSlots; ++c) {
+      if ((rows >> r & 1) == 0 && (columns >> c & 1) == 0) continue;
       const float* column = panels + c / kPanelColumns * kPanelColumns * d + c % kPanelColumns;
       float product = 0;
       for (int64_t i = 0; i < d; ++i) product += units[r * padded + i] * column[i * kPanelColumns];

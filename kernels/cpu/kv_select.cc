@@ -14,8 +14,8 @@ namespace {
 // An integer that orders scores: NaN counts as -infinity, -0 equals 0.
 int64_t OrderOf(float score) {
   if (std::isnan(score)) score = -INFINITY;
-  const int32_t bits = std::bit_cast<int32_t>(score + 0.0f);  // -0 + 0 = 0
-  return bits >= 0 ? bits : INT32_MIN - static_cast<int64_t>(bits);
+  const int32_t bits = std::bit_cast<int32_t>(score);
+  return bits >= 0 ? bits : INT32_MIN - static_cast<int64_t>(bits);  // 0 for -0
 }
 int64_t OrderOf(int64_t score) { return score; }
 

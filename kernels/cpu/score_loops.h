@@ -167,22 +167,39 @@ void SimilarBlock(const float* units, int64_t padded, const float* panels, int64
   }
 }
 
+// Against panels [panel, 4), as many at once as registers hold.
+template <int R, int P = kSimilarPanels>
+void SimilarPanels(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, int64_t row,
+                   int64_t panel, uint64_t* masks) {
+  for (; panel + P <= kKeyTileSlots / kLanes; panel += P) {
+    SimilarBlock<R, P>(units, padded, panels, d, threshold, row, panel, masks);
+  }
+  if constexpr (P > 1) SimilarPanels<R, P - 1>(units, padded, panels, d, threshold, row, panel, masks);
+}
+
+// A group of rows against all panels if one of them needs these, else against those with columns that need the rows.
 template <int R>
 void SimilarRows(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, int64_t row,
-                 uint64_t* masks) {
-  for (int64_t panel = 0; panel < kKeyTileSlots / kLanes; panel += kSimilarPanels) {
-    SimilarBlock<R, kSimilarPanels>(units, padded, panels, d, threshold, row, panel, masks);
+                 uint64_t rows, uint64_t columns, bool above, uint64_t* masks) {
+  int64_t panel = above ? row / kLanes : 0;
+  if ((rows >> row & ((uint64_t{1} << R) - 1)) != 0) {
+    return SimilarPanels<R>(units, padded, panels, d, threshold, row, panel, masks);
+  }
+  for (; panel < kKeyTileSlots / kLanes; ++panel) {
+    if ((columns >> (panel * kLanes) & 0xffff) == 0) continue;
+    SimilarBlock<R, 1>(units, padded, panels, d, threshold, row, panel, masks);
   }
 }
 
-void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t* masks) {
+void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
+                 uint64_t columns, bool above, uint64_t* masks) {
   __builtin_memset(masks, 0, kKeyTileSlots * sizeof(uint64_t));
   int64_t row = 0;
   for (; row + kSimilarRows <= kKeyTileSlots; row += kSimilarRows) {
-    SimilarRows<kSimilarRows>(units, padded, panels, d, threshold, row, masks);
+    SimilarRows<kSimilarRows>(units, padded, panels, d, threshold, row, rows, columns, above, masks);
   }
   constexpr int kRest = kKeyTileSlots % kSimilarRows;
-  if constexpr (kRest != 0) SimilarRows<kRest>(units, padded, panels, d, threshold, row, masks);
+  if constexpr (kRest != 0) SimilarRows<kRest>(units, padded, panels, d, threshold, row, rows, columns, above, masks);
 }
 
 }  // namespace
