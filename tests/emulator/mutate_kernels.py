@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Seeds mistakes into the project's own kernels and runs their tests on the emulator: each must be seen.
+"""Seeds mistakes into the project's own kernels and their host code and runs their tests on the emulator: each must be seen.
 
     tests/emulator/mutate_kernels.py BUILD_DIR [NAME...]
 
@@ -76,6 +76,11 @@ MUTATIONS = [
      "*step.Score(s, head, begin + thread) = score + 1", 0, "kv_select.cu", "Compaction"),
     ("ring: one row too few", "kv_select.cu", "if (back >= ring.num_rows) return",
      "if (back + 1 >= max(2, ring.num_rows)) return", 0, "kv_select.cu", "RingHolds"),
+    ("staging: used again without a wait", "device_state.cc",
+     "    CAIRN_CUDA_CHECK(cudaStreamSynchronize(stream));\n    if (bytes", "    if (bytes", 0, "device_state.cc",
+     "CudaStaging"),
+    ("copy: does not wait", "device_state.cc", "stream_));\n  Synchronize();\n", "nullptr));\n", 0, "device_state.cc",
+     "CudaCopy"),
     ("matmul: rows taken as close", "matmul_plans.cc", "p.k, p.m, p.x_stride", "p.k, p.m, p.k", 0, "matmul_plans.cc",
      "IsExactOnIntegers"),
     ("matmul: no bias", "matmul_plans.cc", "int32_t{CUBLASLT_EPILOGUE_BIAS}", "int32_t{CUBLASLT_EPILOGUE_DEFAULT}", 0,
