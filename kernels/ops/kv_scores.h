@@ -2,8 +2,8 @@
 //
 // n = kv.num_slots; w, the window, = the rows of `queries` [w, kv_heads * group, d] f32, post-RoPE, row r being the
 // query of the token in slot n - w + r. The m = n - w slots before the window are the candidates. All arithmetic is
-// float32 whatever the type of the cache, and a head's numbers depend on that head alone. Memory beyond the operands is
-// O(n d) per thread; no n x n array.
+// float32 whatever the type of the cache, and a head's numbers depend on that head alone. Memory beyond the operands
+// grows with n, never with n x n.
 #ifndef CAIRN_KERNELS_OPS_KV_SCORES_H_
 #define CAIRN_KERNELS_OPS_KV_SCORES_H_
 
