@@ -205,8 +205,8 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
     const uint64_t open_columns = is_old ? k.open[column] : ~uint64_t{0};
     const uint64_t open_rows = is_old ? k.open[row / kKeyTileSlots] : ~uint64_t{0};
     if (open_columns == 0 && open_rows == 0) continue;
-    const uint64_t searching_columns = columns.Searching(row + kKeyTileSlots) & open_columns;
-    const uint64_t searching_rows = SearchingRows(k, row, at + slots) & open_rows;
+    const uint64_t searching_columns = open_columns == 0 ? 0 : columns.Searching(row + kKeyTileSlots) & open_columns;
+    const uint64_t searching_rows = open_rows == 0 ? 0 : SearchingRows(k, row, at + slots) & open_rows;
     if (searching_columns == 0 && searching_rows == 0) continue;
     if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
     packed = true;

@@ -49,13 +49,6 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
   });
 }
 
-// In pieces of a size that the compiler knows: rows are short.
-inline void CopyRow(uint8_t* to, const uint8_t* from, size_t bytes) {
-  for (; bytes >= 64; bytes -= 64, to += 64, from += 64) std::memcpy(to, from, 64);
-  for (; bytes >= 4; bytes -= 4, to += 4, from += 4) std::memcpy(to, from, 4);
-  for (; bytes > 0; --bytes) *to++ = *from++;
-}
-
 // The planes of one head: where a slot lies in each.
 struct HeadPlanes {
   const KvView& kv;
@@ -67,17 +60,27 @@ struct HeadPlanes {
         first_row(head * view.layout.block_size),
         row_bytes(view.layout.head_dim * DTypeSize(view.layout.dtype)) {}
 
-  void Move(int32_t from, int32_t to) const {
+  // Slots [from, from + count) to [to, ..), each of the two within a block, perhaps the same one.
+  void Move(int32_t from, int32_t to, int32_t count) const {
     const KvBlockLayout& layout = kv.layout;
     uint8_t *source = kv.block(from), *target = kv.block(to);
     const size_t source_row = first_row + from % layout.block_size, target_row = first_row + to % layout.block_size;
-    const auto copy = [&](size_t offset, size_t bytes) {
-      CopyRow(target + offset + target_row * bytes, source + offset + source_row * bytes, bytes);
+    const auto move = [&](size_t offset, size_t bytes) {
+      std::memmove(target + offset + target_row * bytes, source + offset + source_row * bytes, count * bytes);
     };
-    copy(layout.k_offset(), row_bytes);
-    copy(layout.v_offset(), row_bytes);
-    copy(layout.position_offset(), sizeof(int32_t));
-    if (layout.has_score) copy(layout.score_offset(), sizeof(float));
+    move(layout.k_offset(), row_bytes);
+    move(layout.v_offset(), row_bytes);
+    move(layout.position_offset(), sizeof(int32_t));
+    if (layout.has_score) move(layout.score_offset(), sizeof(float));
+  }
+
+  // How many of `kept` from the j-th on are neighbours that stay neighbours, in one block before and after.
+  int32_t Run(const int32_t* kept, int32_t j, int32_t end) const {
+    const int32_t block = kv.layout.block_size;
+    const int32_t most = std::min({end - j, block - j % block, block - kept[j] % block});
+    int32_t count = 1;
+    while (count < most && kept[j + count] == kept[j] + count) ++count;
+    return count;
   }
 };
 
@@ -112,13 +115,15 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
   });
 }
 
-// Forward copies are safe in place: kept[j] >= j.
+// Forward moves are safe in place: kept[j] >= j.
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
   context.threads().ParallelFor(kv.layout.kv_heads, [&](int64_t head, int) {
     const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head) * kept.row_stride();
     const HeadPlanes planes(kv, head);
-    for (int32_t j = 0; j < kept.dim(1); ++j) {
-      if (slots[j] != j) planes.Move(slots[j], j);
+    const int32_t end = static_cast<int32_t>(kept.dim(1));
+    for (int32_t j = 0, count; j < end; j += count) {
+      count = planes.Run(slots, j, end);
+      if (slots[j] != j) planes.Move(slots[j], j, count);
     }
   });
 }
