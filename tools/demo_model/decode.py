@@ -50,11 +50,15 @@ def needed_table(problems):
 
 
 @torch.no_grad()
-def generate(model, problems, settings, spare=24):
-    """Generated ids of each problem, up to and with <|eos|>. All problems have one prompt length."""
+def generate(model, problems, settings, spare=24, forced=False):
+    """Generated ids of each problem, up to and with <|eos|>. All problems have one prompt length.
+
+    forced: the reference chain is fed whatever the model says; the ids are its predictions of the reference's tokens.
+    """
     prompt = torch.tensor([p.ids[:p.prompt_length] for p in problems])
     batch, length = prompt.shape
-    limit = max(len(p.ids) for p in problems) + spare
+    reference = torch.tensor([p.ids for p in problems]) if forced else None
+    limit = max(len(p.ids) for p in problems) + (0 if forced else spare)
     c, s = model.c, settings
     compressing = s.policy != "full"
     capacity = max(length, s.budget + s.buffer) + 1 if compressing else limit
@@ -94,6 +98,8 @@ def generate(model, problems, settings, spare=24):
         compact(t)
     while True:
         tokens.append(following)
+        if forced:
+            following = reference[:, t]
         finished |= following == EOS
         if bool(finished.all()) or t + 1 >= limit:
             break
@@ -102,4 +108,6 @@ def generate(model, problems, settings, spare=24):
         if compressing and caches[0].n - s.budget >= s.buffer:
             compact(t)
     rows = torch.stack(tokens, 1).tolist()
+    if forced:
+        return rows
     return [row[:row.index(EOS) + 1] if EOS in row else row for row in rows]

@@ -241,21 +241,18 @@ def fact_positions(problem):
 def oracle_needs(problem):
     """For each length t, the positions < t that must still be in the cache for the tokens from t on to be right.
 
-    A fact that a later token needs is kept as its newest statement before t. Facts first stated at or after t need
+    A fact that a later token needs is kept where it was first stated (the prompt, the line that computed it): that is
+    where a model looks that was trained to find facts, restatements being copies. Facts first stated at or after t need
     nothing yet. Tokens of the last few positions (the engine's window) come on top. Returns a list of sorted lists,
     indexed by t = 0 .. number of tokens.
     """
-    needed, latest = {}, {}
-    for position, facts in enumerate(problem.needs):
-        for fact in facts:
-            needed[fact] = position          # last position whose prediction needs the fact
-    sets = [[]]
-    for position, fact in enumerate(problem.states):
-        if fact is not None and fact in needed:
-            latest[fact] = position
-        for dead in [f for f in latest if needed[f] <= position]:
-            del latest[dead]
-        sets.append(sorted(latest.values()))
+    last_use = {fact: t for t, facts in enumerate(problem.needs) for fact in facts}
+    kept, sets = {}, [[]]
+    for t, fact in enumerate(problem.states):
+        if fact in last_use and last_use[fact] > t:
+            kept.setdefault(fact, t)
+        kept = {f: position for f, position in kept.items() if last_use[f] > t}
+        sets.append(sorted(kept.values()))
     return sets
 
 
