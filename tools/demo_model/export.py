@@ -13,7 +13,7 @@ import shutil
 import torch
 
 from model import Config
-from task import SHAPES, SPECIALS, VOCAB_SIZE, problem_for, token_id
+from task import SHAPES, SPECIALS, VOCAB_SIZE, oracle_needs, problem_for, token_id
 
 HELD_OUT_PER_LENGTH = 200
 
@@ -74,9 +74,11 @@ def held_out(path):
         for length, (cells, rounds) in SHAPES.items():
             for i in range(HELD_OUT_PER_LENGTH):
                 p = problem_for(0, "heldout", length, i)
+                sizes = [len(kept) for kept in oracle_needs(p)[p.prompt_length:]]
                 file.write(json.dumps({"id": f"demo-{length}-{i}", "prompt": p.prompt, "answer": p.answer, "length": length,
                                        "tokens": len(p.ids), "prompt_tokens": p.prompt_length, "cells": cells,
-                                       "rounds": rounds}) + "\n")
+                                       "rounds": rounds, "oracle_mean": round(sum(sizes) / len(sizes), 1),
+                                       "oracle_max": max(sizes)}) + "\n")
 
 
 def main():

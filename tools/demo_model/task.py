@@ -39,9 +39,6 @@ ROLES = ["format", "header", "next", "head", "stage", "operand", "operator", "va
          "ask", "answer"]
 ROLE = {name: index for index, name in enumerate(ROLES)}
 
-# Kinds of facts; a kind's needs share attention heads while training.
-FACT_KINDS = ["value", "rule", "next", "final", "ask", "local"]
-
 
 def token_id(token):
     """Id of a special token or of a single byte-sized character."""

@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from model import Config, Model
-from task import FACT_KINDS, ROLES, make_problem, token_count
+from task import ROLE, ROLES, make_problem, token_count
 
 LEVELS = [180, 300, 520, 1050, 2050, 4100]   # tokens of a row, at most
 
@@ -45,7 +45,12 @@ def flags():
     p.add_argument("--head-lr", type=float, default=3e-3)
     p.add_argument("--norm-lr", type=float, default=0.01)
     p.add_argument("--supervision", type=float, default=0.4)
+    p.add_argument("--rest", type=float, default=0.5, help="weight, within it, of resting on the first token when there is "
+                   "nothing to look up, as the heads of large models do")
     p.add_argument("--threshold", type=float, default=0.02, help="token error at which the next level starts")
+    p.add_argument("--newest-share", type=float, default=0.25, help="share of steps at the newest level; the rest: any")
+    p.add_argument("--even-rounds", type=int, default=1, help="draw the number of rounds evenly, so that late stages are not rare")
+    p.add_argument("--header-weight", type=float, default=4, help="weight of the few tokens that end or go on with a chain")
     p.add_argument("--gap", type=float, default=0.5, help="share of rows with gaps in their positions")
     p.add_argument("--span", type=int, default=8000, help="positions that gaps may reach")
     p.add_argument("--seed", type=int, default=1)
@@ -57,13 +62,14 @@ def flags():
     return p.parse_args()
 
 
-def random_shape(rng, limit):
+def random_shape(rng, limit, even_rounds):
     """Cells and rounds of a row with at most `limit` tokens: many cells and few rounds, or the reverse."""
-    while True:
-        cells = rng.randint(2, 24)
-        rounds = rng.randint(1, 8)
-        if limit * 0.55 <= token_count(cells, rounds) <= limit:
-            return cells, rounds
+    shapes = [(cells, rounds) for rounds in range(1, 9) for cells in range(2, 25)
+              if limit * 0.55 <= token_count(cells, rounds) <= limit]
+    if not even_rounds:
+        return rng.choice(shapes)
+    rounds = rng.choice(sorted({rounds for _, rounds in shapes}))
+    return rng.choice([shape for shape in shapes if shape[1] == rounds])
 
 
 def make_batch(rng, cells, rounds, rows):
@@ -110,8 +116,11 @@ def positions_with_gaps(rng, problems, total, share, span):
     return positions, counts
 
 
-def supervision_loss(model, states, needs, positions):
-    """Mean -log of the attention that supervised heads give to where they should look. states, positions [B, T]."""
+def supervision_loss(model, states, needs, positions, rest):
+    """Mean -log of the attention that supervised heads give to where they should look. states, positions [B, T].
+
+    rest: weight of looking at the first token when a fact head has nothing to look up.
+    """
     t = states.shape[1]
     rows = max(1, SUPERVISED_PAIRS // (t * t))
     states, needs, positions = states[:rows], needs[:, :rows], positions[:rows]
@@ -139,8 +148,9 @@ def supervision_loss(model, states, needs, positions):
         found = log_p.masked_fill(~source[:, None], -1e30).logsumexp(-1)
         part = -(found * asks[:, None]).sum() / (asks.sum() * group + 1e-6)
         detail.append(part.item())
-        loss = loss + part
-    return loss, detail
+        resting = -(log_p[..., 0] * ~asks[:, None]).sum() / ((~asks).sum() * group + 1e-6)
+        loss = loss + part + rest * resting
+    return loss, detail + [resting.item()]
 
 
 class Muon:
@@ -217,8 +227,8 @@ def main():
     while state["tokens"] < args.tokens and time.time() - started < args.stop_after_seconds:
         step_began = time.time()
         choose = random.Random(f"{args.seed}/{state['step']}")
-        level = state["level"] if choose.random() < 0.6 else choose.randint(0, state["level"])
-        cells, rounds = random_shape(choose, LEVELS[level])
+        level = state["level"] if choose.random() < args.newest_share else choose.randint(0, state["level"])
+        cells, rounds = random_shape(choose, LEVELS[level], args.even_rounds)
         total = token_count(cells, rounds)
         rows = max(1, round(args.tokens_per_step / world / total))
         rng = random.Random(f"{args.seed}/{state['step']}/{rank}")
@@ -232,11 +242,13 @@ def main():
         with torch.autocast(device.type, torch.bfloat16):
             logits = model.lm_head(model.hidden(ids, positions)[:, start - 1:-1]).float()
         target = ids[:, start:]
-        loss = F.cross_entropy(logits.flatten(0, 1), target.masked_fill(torch.tensor(~counts, device=device), -100).flatten())
+        weight = torch.tensor(counts * np.where(roles[:, start:] == ROLE["header"], args.header_weight, 1.0), device=device).float()
+        each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        loss = (each * weight).sum() / weight.sum()
         objective = loss
         if supervised:
             extra, detail = supervision_loss(model, torch.tensor(states, device=device), torch.tensor(needs, device=device),
-                                             positions)
+                                             positions, args.rest)
             objective = loss + args.supervision * extra
         objective.backward()
         bad = (logits.argmax(-1) != target).cpu().numpy() & counts
