@@ -2,19 +2,19 @@
 
 A problem has n cells (lower-case letters). The prompt gives each cell's value at stage A (a digit), one rule a cell
 (its next value is the sum or difference, modulo 10, of two cells at the stage before), the last stage, and three
-questions (a cell at a stage):
+questions (two cells at the last stage, one at the first):
 
     kA3fA0bA7            values at stage A
     bf+k;kb-f;fk+b;@D    rules: b' = f + k, k' = b - f, f' = k + b; the last stage
-    #fD$bB%kA            the questions
+    #fD$bD%kA            the questions
 
 The chain steps all cells through all stages, in the order of the rules. A line restates the rule, looks both operands
 up, adds, takes the sum apart again, from stage C on re-derives the first operand from *its* operands, and states the
 result; a header opens each stage:
 
-    fD=kC5+bC8=13;13-8=5;?kC=bB2-fB7=-5;fD3
+    fD=kC3+bC7=10;10-7=3;?kC=bB3-fB0=03;fD0
 
-The answer restates the questions with their values: #fD3$bB7%kA3.
+The answer restates the questions with their values: #fD0$bD3%kA3.
 
 Every token that is more than a few tokens' copy is annotated with the facts it needs, and every token that states a
 fact (the value of a cell at a stage, a part of a rule, ...) with that fact. From this follow the attention targets used
@@ -38,6 +38,10 @@ SHAPES = {500: (3, 4), 1000: (5, 5), 2000: (10, 5), 4000: (20, 5)}
 ROLES = ["format", "header", "next", "head", "stage", "operand", "operator", "value", "sum", "check", "verify", "result",
          "ask", "answer"]
 ROLE = {name: index for index, name in enumerate(ROLES)}
+
+
+# The parts of a line that the same line looks back at.
+LINE_PARTS = ["head", "stage", "first", "before", "operator", "sum0", "sum1", "verify stage", "verify before"]
 
 
 def token_id(token):
@@ -120,10 +124,10 @@ def _statement(p, line, head, stage, rule, role_head, role_value, locals_prefix)
     a, b = p.values[first, before], p.values[second, before]
     digits, _ = combine(operator, a, b)
     p.add("=")
-    p.add(first, "operand", [("rule", head, 0)], ("rule", head, 0))
+    p.add(first, "operand", [("rule", head, 0)], own("first"))
     p.add(before, "stage", [own("stage")], own("before"))
     p.add(str(a), role_value, [("value", first, before)], ("value", first, before))
-    p.add(operator, "operator", [("rule", head, 1)], ("rule", head, 1))
+    p.add(operator, "operator", [("rule", head, 1)], own("operator"))
     p.add(second, "operand", [("rule", head, 2)], ("rule", head, 2))
     p.add(before, "stage", [own("before")])
     p.add(str(b), role_value, [("value", second, before)], ("value", second, before))
@@ -164,13 +168,12 @@ def make_problem(rng, cells, rounds):
     p.add("@", states=("next", order[-1]))
     p.add(last, states=("final",))
     p.add("\n")
-    asked = [(rng.choice(names), last), (rng.choice(names), STAGES[rng.randrange(1, rounds) if rounds > 1 else 0]),
-             (rng.choice(names), STAGES[rng.randrange(rounds + 1)])]
-    asked = [asked[0]] + rng.sample(asked[1:], 2)
+    first_asked, second_asked = rng.sample(names, 2)
+    asked = [(first_asked, last), (second_asked, last), (rng.choice(names), "A")]
     for label, (cell, stage) in zip(LABELS, asked):
         p.add(label)
-        p.add(cell, states=("ask", label, 0))
-        p.add(stage, states=("ask", label, 1))
+        p.add(cell, states=("ask", label))
+        p.add(stage)
     p.add("<think>")
     p.prompt_length = len(p.ids)
 
@@ -196,14 +199,14 @@ def make_problem(rng, cells, rounds):
             p.add(";")
             p.add(digits[0], "check", [own("sum0")])
             p.add(digits[1], "check", [own("sum1")])
-            p.add("-" if operator == "+" else "+", "check", [("rule", head, 1)])
+            p.add("-" if operator == "+" else "+", "check", [own("operator")])
             p.add(str(b), "check", [("value", second, before)])
             p.add("=")
             p.add(str(a), "check", [("value", first, before)])
             p.add(";")
             if step > 1:
                 p.add("?")
-                p.add(first, "verify", [("rule", head, 0)], own("verify head"))
+                p.add(first, "verify", [own("first")])
                 p.add(before, "verify", [own("before")], own("verify stage"))
                 _statement(p, line, first, before, rules[first], "verify", "value", "verify ")
                 p.add(";")
@@ -219,8 +222,8 @@ def make_problem(rng, cells, rounds):
     p.answer_start = len(p.ids)
     for label, (cell, stage) in zip(LABELS, asked):
         p.add(label, "ask")
-        p.add(cell, "ask", [("ask", label, 0)])
-        p.add(stage, "ask", [("ask", label, 1)])
+        p.add(cell, "ask", [("ask", label)])
+        p.add(stage, "ask", [("final",)] if stage == last else [])
         p.add(str(p.values[cell, stage]), "answer", [("value", cell, stage)])
     p.add("<|eos|>")
     return p

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import time
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from model import Config, Model
-from task import ROLE, ROLES, make_problem, token_count
+from task import LINE_PARTS, ROLE, ROLES, make_problem, token_count
 
 LEVELS = [180, 300, 520, 1050, 2050, 4100]   # tokens of a row, at most
 
@@ -29,6 +30,7 @@ LEVELS = [180, 300, 520, 1050, 2050, 4100]   # tokens of a row, at most
 # a KV head look up facts of these kinds.
 OFFSET_LAYER, OFFSETS = 0, [1, 1, 2, 2, 3, 4, 5, 6]
 FACT_LAYER, FACT_GROUPS = 2, [("value",), ("rule", "next", "final", "ask"), ("local",)]
+LASTING_GROUPS = [0, 1]   # facts that hold for the whole chain: found where they were first stated, not in restatements
 FACT_ROLES = {"value": ("value", "answer")}   # a value is looked up by these; the others copy it from nearby
 SUPERVISED_BELOW = 600                        # tokens a row
 SUPERVISED_PAIRS = 400_000                    # (query, key) pairs of a step: so many rows at most are supervised
@@ -47,6 +49,8 @@ def flags():
     p.add_argument("--supervision", type=float, default=0.4)
     p.add_argument("--rest", type=float, default=0.5, help="weight, within it, of resting on the first token when there is "
                    "nothing to look up, as the heads of large models do")
+    p.add_argument("--redundancy", type=float, default=1.0, help="weight, within it, of keys of tokens that nothing looks "
+                   "up being alike (0: none)")
     p.add_argument("--threshold", type=float, default=0.02, help="token error at which the next level starts")
     p.add_argument("--newest-share", type=float, default=0.25, help="share of steps at the newest level; the rest: any")
     p.add_argument("--even-rounds", type=int, default=1, help="draw the number of rounds evenly, so that late stages are not rare")
@@ -73,17 +77,25 @@ def random_shape(rng, limit, even_rounds):
 
 
 def make_batch(rng, cells, rounds, rows):
-    """Arrays of `rows` problems of one shape: ids, roles [B, T], per fact group needs and per token states [B, T]."""
+    """Arrays of `rows` problems of one shape: ids, roles, states [B, T], needs and first statements [groups, B, T].
+
+    parts [B, T]: which part of its line a token is, or -1.
+    """
     problems = [make_problem(rng, cells, rounds) for _ in range(rows)]
     ids = np.array([p.ids for p in problems])
     roles = np.array([p.roles for p in problems])
     states = np.full(ids.shape, -1)
     needs = np.full((len(FACT_GROUPS),) + ids.shape, -1)
+    first = np.zeros(needs.shape, dtype=bool)
+    parts = np.full(ids.shape, -1)
     group_of = {kind: g for g, kinds in enumerate(FACT_GROUPS) for kind in kinds}
     for b, p in enumerate(problems):
         number = {}
         for t, fact in enumerate(p.states):
             if fact is not None:
+                first[group_of[fact[0]], b, t] = fact not in number
+                if fact[0] == "local" and fact[2] in LINE_PARTS:
+                    parts[b, t] = LINE_PARTS.index(fact[2])
                 states[b, t] = number.setdefault(fact, len(number))
         for t, facts in enumerate(p.needs):
             wanted = {}
@@ -93,7 +105,7 @@ def make_batch(rng, cells, rounds, rows):
             for g, found in wanted.items():
                 if len(found) == 1:
                     needs[g, b, t] = number[found[0]]
-    return problems, ids, roles, states, needs
+    return problems, ids, roles, states, needs, first, parts
 
 
 def positions_with_gaps(rng, problems, total, share, span):
@@ -116,14 +128,35 @@ def positions_with_gaps(rng, problems, total, share, span):
     return positions, counts
 
 
-def supervision_loss(model, states, needs, positions, rest):
+def redundancy_loss(keys, needed):
+    """How little the keys of tokens that nothing looks up resemble each other, and how much the others resemble them.
+
+    keys [B, T, d] after RoPE, needed [B, T]. In large models keys share a large common part; here nothing makes them.
+    """
+    normed = F.normalize(keys.float(), dim=-1)
+    other = ~needed
+    other[:, 0] = False     # the first token, where heads rest
+    centre = (normed * other[..., None]).sum(1) / other.sum(1)[:, None]
+    size = centre.norm(dim=-1)
+    likeness = (normed @ (centre / (size[:, None] + 1e-6))[..., None])[..., 0]
+    return (1 - size).mean() + (F.relu(likeness + 0.2) * needed).sum() / needed.sum()
+
+
+def recurrence_loss(keys, parts):
+    """How little the keys of each part of a line resemble those of the same part of other lines. keys [B, T, d]."""
+    member = (parts[..., None] == torch.arange(len(LINE_PARTS), device=parts.device)).float()      # [B, T, parts]
+    centre = torch.einsum("btd,btp->bpd", F.normalize(keys.float(), dim=-1), member) / (member.sum(1) + 1e-6)[..., None]
+    return 1 - centre.norm(dim=-1).mean()
+
+
+def supervision_loss(model, states, needs, first, parts, positions, rest, redundancy):
     """Mean -log of the attention that supervised heads give to where they should look. states, positions [B, T].
 
-    rest: weight of looking at the first token when a fact head has nothing to look up.
+    rest: weight of looking at the first token when a fact head has nothing to look up; redundancy: of redundancy_loss.
     """
     t = states.shape[1]
     rows = max(1, SUPERVISED_PAIRS // (t * t))
-    states, needs, positions = states[:rows], needs[:, :rows], positions[:rows]
+    states, needs, first, parts, positions = states[:rows], needs[:, :rows], first[:, :rows], parts[:rows], positions[:rows]
     causal = torch.ones(t, t, dtype=torch.bool, device=states.device).tril()
     group = model.c.num_heads // model.c.num_kv_heads
 
@@ -144,12 +177,21 @@ def supervision_loss(model, states, needs, positions, rest):
         log_p = log_attention(FACT_LAYER, list(range(g * group, (g + 1) * group)))[:, :, :-1]
         wanted = needs[g][:, 1:]                               # the query that predicts token t+1 stands at t
         source = (states[:, None, :] == wanted[:, :, None]) & causal[:-1] & (wanted >= 0)[:, :, None]
+        if g in LASTING_GROUPS:
+            source = source & first[g][:, None, :]
         asks = source.any(-1)
         found = log_p.masked_fill(~source[:, None], -1e30).logsumexp(-1)
         part = -(found * asks[:, None]).sum() / (asks.sum() * group + 1e-6)
         detail.append(part.item())
         resting = -(log_p[..., 0] * ~asks[:, None]).sum() / ((~asks).sum() * group + 1e-6)
         loss = loss + part + rest * resting
+        keys = model.layers[FACT_LAYER].self_attn.last[1][:rows, g]
+        if g in LASTING_GROUPS:
+            alike = redundancy_loss(keys, first[g])
+        else:
+            alike = redundancy_loss(keys, parts >= 0) + recurrence_loss(keys, parts)
+        detail.append(alike.item())
+        loss = loss + redundancy * alike
     return loss, detail + [resting.item()]
 
 
@@ -221,10 +263,13 @@ def main():
 
     log({"event": "start", "parameters": sum(p.numel() for p in model.parameters()), "world": world, **vars(args),
          **{k: state[k] for k in ("step", "tokens", "level")}})
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))   # finish the step, save, leave
     started = last_log = last_save = time.time()
     wrong, seen = np.zeros(len(ROLES)), np.zeros(len(ROLES))
     logged_tokens, loss_sum, loss_count, detail = state["tokens"], 0.0, 0, []
-    while state["tokens"] < args.tokens and time.time() - started < args.stop_after_seconds:
+    leave = False
+    while state["tokens"] < args.tokens and not leave:   # all ranks leave after the same step
         step_began = time.time()
         choose = random.Random(f"{args.seed}/{state['step']}")
         level = state["level"] if choose.random() < args.newest_share else choose.randint(0, state["level"])
@@ -232,7 +277,7 @@ def main():
         total = token_count(cells, rounds)
         rows = max(1, round(args.tokens_per_step / world / total))
         rng = random.Random(f"{args.seed}/{state['step']}/{rank}")
-        problems, ids, roles, states, needs = make_batch(rng, cells, rounds, rows)
+        problems, ids, roles, states, needs, first, parts = make_batch(rng, cells, rounds, rows)
         positions, counts = positions_with_gaps(rng, problems, total, args.gap if state["level"] >= 1 else 0, args.span)
         start = problems[0].prompt_length
         counts = counts[:, start:]
@@ -248,11 +293,12 @@ def main():
         objective = loss
         if supervised:
             extra, detail = supervision_loss(model, torch.tensor(states, device=device), torch.tensor(needs, device=device),
-                                             positions, args.rest)
+                                             torch.tensor(first, device=device), torch.tensor(parts, device=device), positions, args.rest, args.redundancy)
             objective = loss + args.supervision * extra
         objective.backward()
         bad = (logits.argmax(-1) != target).cpu().numpy() & counts
-        summary = torch.tensor([bad.sum() / counts.sum(), loss.item()])
+        leave = bool(stop) or time.time() - started > args.stop_after_seconds
+        summary = torch.tensor([bad.sum() / counts.sum(), loss.item(), leave])
         if world > 1:
             gradients = [p.grad for p in model.parameters()]
             flat = torch.cat([g.flatten() for g in gradients] + [summary])
@@ -262,7 +308,7 @@ def main():
             for g in gradients:
                 g.copy_(flat[at:at + g.numel()].view_as(g))
                 at += g.numel()
-            summary = flat[-2:]
+            summary = flat[-3:]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         done = state["tokens"] / args.tokens
         rate = min(1, (state["step"] + 1) / 50) * min(1, max(0.02, (1 - done) / args.decay))
@@ -272,7 +318,7 @@ def main():
         adam.step()
         adam.zero_grad()
 
-        error, value = summary.tolist()
+        error, value, leave = summary.tolist()
         state["step"] += 1
         state["tokens"] += rows * total * world
         state["seconds"] += time.time() - step_began
