@@ -40,7 +40,7 @@ ROLES = ["format", "header", "next", "head", "stage", "operand", "operator", "va
 ROLE = {name: index for index, name in enumerate(ROLES)}
 
 
-# The parts of a line that the same line looks back at.
+# The parts of a line that the same line looks back at from farther than its digits, which are "a" and "b".
 LINE_PARTS = ["head", "stage", "first", "before", "operator", "sum0", "sum1", "verify stage", "verify before"]
 
 
@@ -126,14 +126,14 @@ def _statement(p, line, head, stage, rule, role_head, role_value, locals_prefix)
     p.add("=")
     p.add(first, "operand", [("rule", head, 0)], own("first"))
     p.add(before, "stage", [own("stage")], own("before"))
-    p.add(str(a), role_value, [("value", first, before)], ("value", first, before))
+    p.add(str(a), role_value, [("value", first, before)], own("a"))
     p.add(operator, "operator", [("rule", head, 1)], own("operator"))
     p.add(second, "operand", [("rule", head, 2)], ("rule", head, 2))
     p.add(before, "stage", [own("before")])
-    p.add(str(b), role_value, [("value", second, before)], ("value", second, before))
+    p.add(str(b), role_value, [("value", second, before)], own("b"))
     p.add("=")
-    p.add(digits[0], "sum", [("value", first, before), ("value", second, before)], own("sum0"))
-    p.add(digits[1], "sum", [("value", first, before), ("value", second, before)], own("sum1"))
+    p.add(digits[0], "sum", [own("a"), own("b")], own("sum0"))
+    p.add(digits[1], "sum", [own("a"), own("b")], own("sum1"))
     return a, b, digits
 
 
@@ -200,12 +200,12 @@ def make_problem(rng, cells, rounds):
             p.add(digits[0], "check", [own("sum0")])
             p.add(digits[1], "check", [own("sum1")])
             p.add("-" if operator == "+" else "+", "check", [own("operator")])
-            p.add(str(b), "check", [("value", second, before)])
+            p.add(str(b), "check", [own("b")])
             p.add("=")
-            p.add(str(a), "check", [("value", first, before)])
+            p.add(str(a), "check", [own("a")])
             p.add(";")
             if step > 1:
-                p.add("?")
+                p.add("?", "format", [own("stage")])    # stage B has no such part
                 p.add(first, "verify", [own("first")])
                 p.add(before, "verify", [own("before")], own("verify stage"))
                 _statement(p, line, first, before, rules[first], "verify", "value", "verify ")

@@ -32,7 +32,7 @@ OFFSET_LAYER, OFFSETS = 0, [1, 1, 2, 2, 3, 4, 5, 6]
 FACT_LAYER, FACT_GROUPS = 2, [("value",), ("rule", "next", "final", "ask"), ("local",)]
 LASTING_GROUPS = [0, 1]   # facts that hold for the whole chain: found where they were first stated, not in restatements
 FACT_ROLES = {"value": ("value", "answer")}   # a value is looked up by these; the others copy it from nearby
-SUPERVISED_BELOW = 600                        # tokens a row
+SUPERVISED_BELOW = 1100                       # tokens a row
 SUPERVISED_PAIRS = 400_000                    # (query, key) pairs of a step: so many rows at most are supervised
 
 
@@ -100,7 +100,7 @@ def make_batch(rng, cells, rounds, rows):
         for t, facts in enumerate(p.needs):
             wanted = {}
             for fact in facts:
-                if ROLES[p.roles[t]] in FACT_ROLES.get(fact[0], ROLES):
+                if ROLES[p.roles[t]] in FACT_ROLES.get(fact[0], ROLES) and (fact[0] != "local" or fact[2] in LINE_PARTS):
                     wanted.setdefault(group_of[fact[0]], []).append(fact)
             for g, found in wanted.items():
                 if len(found) == 1:
