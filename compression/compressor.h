@@ -33,8 +33,6 @@ class Compressor {
                                                             const CompressorShape& shape, RankSync sync);
 
   KeepScope scope() const { return scope_; }
-  int window() const { return config_.window; }
-  bool needs_queries() const { return scorer_->needs_queries(); }
   RankSync& sync() { return sync_; }
 
   // Begins an event of one sequence. rings: [num_layers, window, query heads, head_dim] f32 of this rank (read where

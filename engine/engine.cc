@@ -392,8 +392,7 @@ KvCapacity Engine::kv_capacity() const {
                          .full_concurrency = accountant.Concurrency(accountant.FullCache(options.max_model_len))};
   if (options.compression.enabled()) {
     const Footprint footprint(options.compression, static_cast<int>(impl_->setup.config.num_layers));
-    capacity.compressed_concurrency = accountant.Concurrency(
-        footprint.Bound(accountant, 1, options.max_model_len - 1, /*after_event=*/true, footprint.BudgetsFor(1)));
+    capacity.compressed_concurrency = accountant.Concurrency(footprint.Steady(accountant, options.max_model_len - 1));
   }
   return capacity;
 }

@@ -212,9 +212,7 @@ class Setup {
       // A long answer always fits where its budgets do; a prompt must fit before it is compressed (Engine::Add).
       const Footprint footprint(options.compression, static_cast<int>(setup_.config.num_layers));
       options.max_model_len = wanted_length();
-      const StageBlocks bound =
-          footprint.Bound(accountant, 1, options.max_model_len, /*after_event=*/true, footprint.BudgetsFor(1));
-      if (accountant.Fits(bound)) return absl::OkStatus();
+      if (accountant.Fits(footprint.Steady(accountant, options.max_model_len))) return absl::OkStatus();
       return absl::ResourceExhaustedError(absl::StrCat(
           "one sequence of --kv-budget=", options.compression.budget, " + --kv-buffer=", options.compression.buffer,
           " slots per layer does not fit the KV cache, which holds ", accountant.MaxTokens(),

@@ -102,7 +102,7 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
     stage.full_blocks = accountant.FullCache(plan.max_length)[0];
     if (options.compression.enabled()) {
       const Budgets budgets = footprint.BudgetsFor(1);
-      stage.compressed_blocks = footprint.Bound(accountant, 1, plan.max_length - 1, /*after_event=*/true, budgets)[0];
+      stage.compressed_blocks = footprint.Steady(accountant, plan.max_length - 1)[0];
       stage.first_budget = (*budgets)[stage.layers.begin];
       stage.last_budget = (*budgets)[stage.layers.end - 1];
     }

@@ -55,7 +55,6 @@ class CacheAccountant {
   int64_t total_blocks() const { return stages_[Fullest()].num_blocks; }
   int64_t used_blocks() const { return used_[Fullest()]; }
   int64_t peak_used_blocks() const { return peak_[Fullest()]; }
-  const StageBlocks& peak() const { return peak_; }
 
  private:
   size_t Fullest() const;

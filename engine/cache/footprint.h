@@ -32,6 +32,11 @@ class Footprint {
   StageBlocks Bound(const CacheAccountant& accountant, int64_t prompt_length, int64_t max_fed, bool after_event,
                     const Budgets& budgets) const;
 
+  // The most that a sequence with a short prompt will hold once it has been compressed: what decides how many fit.
+  StageBlocks Steady(const CacheAccountant& accountant, int64_t max_fed) const {
+    return Bound(accountant, 1, max_fed, /*after_event=*/true, BudgetsFor(1));
+  }
+
  private:
   CompressionConfig config_;
   int num_layers_;
