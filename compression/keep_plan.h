@@ -3,7 +3,6 @@
 #define CAIRN_COMPRESSION_KEEP_PLAN_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/types/span.h"
 #include "kernels/core/tensor.h"
@@ -20,13 +19,6 @@ struct KeepPlan {
 
   int32_t size() const { return static_cast<int32_t>(kept.dim(1)); }
 };
-
-// FNV-1a 64 over 64-bit words, little-endian: of a plan's fingerprints in (layer, KV head) order, and of counters.
-inline constexpr uint64_t kFingerprintSeed = 0xcbf29ce484222325;
-inline uint64_t ExtendFingerprint(uint64_t hash, uint64_t value) {
-  for (int byte = 0; byte < 8; ++byte) hash = (hash ^ (value >> (8 * byte) & 0xff)) * 0x100000001b3;
-  return hash;
-}
 
 }  // namespace cairn
 

@@ -11,6 +11,7 @@
 #include "engine/answer.h"
 #include "engine/rank_setup.h"
 #include "engine/scheduler/scheduler.h"
+#include "kernels/core/fnv1a.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/comm/thread_channel.h"
 
@@ -19,10 +20,10 @@ namespace {
 
 constexpr int kPlanTag = 1, kResultTag = 2, kEvictionsTag = 3;
 
-// FNV-1a 64: the request's part of the random numbers' key.
+// The request's part of the random numbers' key.
 uint64_t KeyOf(const std::string& id) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const unsigned char byte : id) hash = (hash ^ byte) * 0x100000001b3;
+  uint64_t hash = kFnv1aSeed;
+  for (const unsigned char byte : id) hash = Fnv1a(hash, byte);
   return hash;
 }
 

@@ -58,12 +58,6 @@ absl::Status OpenFiles(InspectFiles& files) {
   return open(absl::GetFlag(FLAGS_output_html), "--output-html", files.html);
 }
 
-absl::Status WriteFile(LineFile& file, const std::string& content) {
-  CAIRN_RETURN_IF_ERROR(file.Begin());
-  CAIRN_RETURN_IF_ERROR(file.Write(content));
-  return file.Close();
-}
-
 // The answer and everything that was kept on its way, until it is whole or a signal comes: then what there is. Errors
 // of the request (the prompt is too long) are INVALID_ARGUMENT or OUT_OF_RANGE.
 absl::StatusOr<InspectReport> Trace(Engine& engine, const SamplingParams& sampling, bool quiet, std::string& text) {
@@ -122,8 +116,8 @@ absl::StatusOr<int> Deliver(InspectReport& report, const std::string& text, Insp
   if (report.answer_tokens() == 0) return code;  // a signal came before the first token: there is nothing to show
   report.settings = Settings(self);
   CAIRN_RETURN_IF_ERROR(WriteToStdout(text + "\n"));
-  if (files.json != nullptr) CAIRN_RETURN_IF_ERROR(WriteFile(*files.json, ReportJson(report)));
-  if (files.html != nullptr) CAIRN_RETURN_IF_ERROR(WriteFile(*files.html, BuildPage(PageData(report))));
+  if (files.json != nullptr) CAIRN_RETURN_IF_ERROR(files.json->WriteAll(ReportJson(report)));
+  if (files.html != nullptr) CAIRN_RETURN_IF_ERROR(files.html->WriteAll(BuildPage(PageData(report))));
   if (!quiet) PrintToStderr(SummaryLine(report));
   return code;
 }

@@ -14,9 +14,7 @@ absl::Status WriteOutputJson(const nlohmann::ordered_json& report) {
   const std::string path = absl::GetFlag(FLAGS_output_json);
   if (path.empty()) return absl::OkStatus();
   CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<LineFile> file, LineFile::Open(path, "--output-json", true, -1));
-  CAIRN_RETURN_IF_ERROR(file->Begin());
-  CAIRN_RETURN_IF_ERROR(file->Write(report.dump(2)));
-  return file->Close();
+  return file->WriteAll(report.dump(2));
 }
 
 }  // namespace cairn

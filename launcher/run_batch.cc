@@ -89,9 +89,7 @@ int64_t ReplicaCapacity(const Engine& engine) {
 absl::Status Report(const BatchSummary& summary, BatchFiles& files, const Subcommand& self, bool quiet) {
   if (!quiet) PrintToStderr(SummaryText(summary));
   if (files.summary == nullptr) return absl::OkStatus();
-  CAIRN_RETURN_IF_ERROR(files.summary->Begin());
-  CAIRN_RETURN_IF_ERROR(files.summary->Write(SummaryJson(summary, Settings(self)).dump(2)));
-  return files.summary->Close();
+  return files.summary->WriteAll(SummaryJson(summary, Settings(self)).dump(2));
 }
 
 // Rank 0's run: everything but starting and ending the engine.

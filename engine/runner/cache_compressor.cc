@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "kernels/core/fnv1a.h"
 #include "kernels/core/status_macros.h"
 
 namespace cairn {
@@ -98,14 +99,14 @@ absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
   const bool own_heads = compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
     const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
-    uint64_t value = ExtendFingerprint(kFingerprintSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
-    value = ExtendFingerprint(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
+    uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
+    value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
     if (slots > budget) {
       CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept,
                              compressor_->Plan(*context_, layer, cache.View(sequence, layer), budget));
       if (!own_heads) {
         for (const int64_t fingerprint : kept.fingerprints) {
-          value = ExtendFingerprint(value, static_cast<uint64_t>(fingerprint));
+          value = Fnv1a(value, static_cast<uint64_t>(fingerprint));
         }
       }
       Compact(cache, sequence, layer, kept.kept);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/core/fnv1a.h"
 #include "kernels/cpu/fixed_point.h"
 #include "kernels/cpu/kv_ops.h"
 #include "kernels/cpu/parallel_rows.h"
@@ -105,12 +106,8 @@ void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate,
 void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints) {
   ParallelRows(context, kept.dim(0), 4 * kept.dim(1), [&](int64_t row) {
     const int32_t* slots = kept.data<int32_t>() + row * kept.row_stride();
-    uint64_t hash = 0xcbf29ce484222325;
-    for (int64_t i = 0; i < kept.dim(1); ++i) {
-      for (int byte = 0; byte < 4; ++byte) {
-        hash = (hash ^ (static_cast<uint32_t>(slots[i]) >> (8 * byte) & 0xff)) * 0x100000001b3;
-      }
-    }
+    uint64_t hash = kFnv1aSeed;
+    for (int64_t i = 0; i < kept.dim(1); ++i) hash = Fnv1a(hash, static_cast<uint32_t>(slots[i]));
     fingerprints.data<int64_t>()[row * fingerprints.row_stride()] = std::bit_cast<int64_t>(hash);
   });
 }

@@ -107,6 +107,12 @@ absl::Status LineFile::SyncIfDue() {
   return Sync();
 }
 
+absl::Status LineFile::WriteAll(const std::string& content) {
+  CAIRN_RETURN_IF_ERROR(Begin());
+  CAIRN_RETURN_IF_ERROR(Write(content));
+  return Close();
+}
+
 absl::Status LineFile::Close() {
   CAIRN_RETURN_IF_ERROR(Sync());
   const int fd = std::exchange(fd_, -1);

@@ -29,6 +29,8 @@ class LineFile {
   // Hands the whole line and its newline to the system. After a failure (disk full, closed pipe) a regular file is cut
   // back to its last whole line, and the error says how many lines it has.
   absl::Status Write(const std::string& line);
+  // A file that is one piece: Begin, Write and Close.
+  absl::Status WriteAll(const std::string& content);
   // Waits until what was written is on the disk. Once in a second is enough: a power failure loses no more than that.
   absl::Status SyncIfDue();
   absl::Status Close();

@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "compression/keep_plan.h"
+#include "kernels/core/fnv1a.h"
 #include "tests/engine/engine_harness.h"
 
 namespace cairn {
@@ -19,11 +19,8 @@ using Json = nlohmann::json;
 using KeptSets = std::map<std::pair<int, int>, Eviction>;
 
 uint64_t FingerprintOf(const std::vector<int32_t>& slots) {
-  uint64_t hash = kFingerprintSeed;
-  for (const int32_t slot : slots) {
-    for (int byte = 0; byte < 4; ++byte)
-      hash = (hash ^ (static_cast<uint32_t>(slot) >> (8 * byte) & 0xff)) * 0x100000001b3;
-  }
+  uint64_t hash = kFnv1aSeed;
+  for (const int32_t slot : slots) hash = Fnv1a(hash, static_cast<uint32_t>(slot));
   return hash;
 }
 
@@ -92,7 +89,7 @@ void ExpectRun(const Json& run, const HarnessResult& result, const std::string& 
   auto event = events.begin();
   for (const Json& expected : run["events"]) {
     EXPECT_EQ(event->first, expected["logical_len"].get<int64_t>()) << label;
-    uint64_t plan = kFingerprintSeed;
+    uint64_t plan = kFnv1aSeed;
     const Json& fingerprints = expected["fingerprints"];  // [layer][head]
     for (size_t layer = 0; layer < fingerprints.size(); ++layer) {
       const int32_t after = expected["after"][layer];
@@ -104,7 +101,7 @@ void ExpectRun(const Json& run, const HarnessResult& result, const std::string& 
         const uint64_t fingerprint = FingerprintOf(kept);
         EXPECT_EQ(absl::StrCat(absl::Hex(fingerprint, absl::kZeroPad16)), fingerprints[layer][head].get<std::string>())
             << label << " at " << event->first << " layer " << layer << " head " << head;
-        plan = ExtendFingerprint(plan, fingerprint);
+        plan = Fnv1a(plan, fingerprint);
       }
     }
     EXPECT_EQ(absl::StrCat(absl::Hex(plan, absl::kZeroPad16)), expected["plan_fingerprint"].get<std::string>());
