@@ -151,6 +151,26 @@ TEST(CompressionTest, AFullBatchEqualsOneByOne) {
   EXPECT_EQ(KeptSets(alone), KeptSets(together));
 }
 
+// Without decode events the budgets hang on each prompt's length: whoever had the place before.
+TEST(CompressionTest, PromptBudgetsFollowEachPrompt) {
+  CompressionConfig config = Config("snapkv", 16, 8);
+  config.decode = false;
+  config.schedule = "pyramid";
+  const std::vector<Request> requests = RandomRequests(15, 24, 60, 12);
+  EngineOptions options = Options("llama3", config);
+  options.max_num_seqs = 1;
+  const HarnessResult alone = Answer(options, requests);
+  options.max_num_seqs = 7;
+  const HarnessResult together = Answer(options, requests);
+  ExpectSameAnswers(alone, together, "24 prompts");
+  EXPECT_EQ(KeptSets(alone), KeptSets(together));
+  EXPECT_GT(alone.evictions.size(), 50u);
+  for (const Eviction& e : alone.evictions) {  // an event comes when the prompt has been read
+    const std::vector<int32_t> budgets = AllocatePromptBudgets(config, 4, static_cast<int32_t>(e.logical_length));
+    ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budgets[e.layer]) << "a prompt of " << e.logical_length;
+  }
+}
+
 // One prompt, several answers: each has its own cache, and none's compaction shows in another.
 TEST(CompressionTest, AnswersToOnePromptDoNotShareWhatTheyKeep) {
   std::mt19937 rng(5);
