@@ -109,10 +109,14 @@ KeepPlan Compressor::Select(Context& context, const Tensor& scores, int32_t num_
   const int64_t rows = scores.dim(0);
   KeepPlan plan = {.kept = Matrix(kept_, rows, budget), .num_slots = num_slots};
   SelectTopK(context, scores, scorer_->num_sinks(), config_.window, plan.kept);
-  FingerprintRows(context, plan.kept, fingerprints_.Rows(0, rows));
-  plan.fingerprints = {fingerprints_.data<int64_t>(), static_cast<size_t>(rows)};
   CheckPlan(plan, config_.window);
   return plan;
+}
+
+absl::Span<const int64_t> Compressor::Fingerprints(Context& context, const KeepPlan& plan) {
+  const int64_t rows = plan.kept.dim(0);
+  FingerprintRows(context, plan.kept, fingerprints_.Rows(0, rows));
+  return {fingerprints_.data<int64_t>(), static_cast<size_t>(rows)};
 }
 
 absl::StatusOr<KeepPlan> Compressor::Plan(Context& context, int layer, const KvView& kv, int32_t budget) {

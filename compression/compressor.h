@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "compression/compression_config.h"
 #include "compression/keep_plan.h"
 #include "compression/rank_sync.h"
@@ -49,6 +50,9 @@ class Compressor {
   absl::StatusOr<KeepPlan> SelectFrom(Context& context, const Tensor& sums, int32_t num_slots, int32_t budget);
   // [num_slots - window] int64 zeros.
   Tensor ZeroSums(int32_t num_slots);
+
+  // Of each row of the plan: FNV-1a 64 of its slots, the bits. Valid until the next call.
+  absl::Span<const int64_t> Fingerprints(Context& context, const KeepPlan& plan);
 
  private:
   Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync);

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "absl/types/span.h"
 #include "kernels/core/tensor.h"
 
 namespace cairn {
@@ -15,7 +14,6 @@ namespace cairn {
 struct KeepPlan {
   Tensor kept;
   int32_t num_slots = 0;
-  absl::Span<const int64_t> fingerprints = {};  // of each row: FNV-1a 64, the bits
 
   int32_t size() const { return static_cast<int32_t>(kept.dim(1)); }
 };

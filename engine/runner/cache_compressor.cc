@@ -105,7 +105,7 @@ absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
       CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept,
                              compressor_->Plan(*context_, layer, cache.View(sequence, layer), budget));
       if (!own_heads) {
-        for (const int64_t fingerprint : kept.fingerprints) {
+        for (const int64_t fingerprint : compressor_->Fingerprints(*context_, kept)) {
           value = Fnv1a(value, static_cast<uint64_t>(fingerprint));
         }
       }
@@ -128,7 +128,7 @@ absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence
   CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor_->SelectFrom(*context_, sums, slots, budget));
   const int32_t* kept = plan.kept.data<int32_t>();
   selected.push_back({.sequence = sequence, .kept = {kept, kept + plan.size()}});
-  fingerprints_.push_back(plan.fingerprints[0]);
+  fingerprints_.push_back(compressor_->Fingerprints(*context_, plan)[0]);
   return absl::OkStatus();
 }
 

@@ -111,6 +111,9 @@ struct Kernels {
   void (*key_logits)(const KeyTile&, const float* q, int64_t vectors, float* logits, int64_t stride, float* scratch);
   // x = exp(x - its maximum); returns the sum.
   float (*exp_row)(float* x, int64_t n);
+  // y += x * factor; y = max(y, x), where a NaN of x counts for nothing.
+  void (*add_scaled)(const float* x, float factor, int64_t n, float* y);
+  void (*max_row)(const float* x, int64_t n, float* y);
   // units[s] = key s / (its norm + 1e-8), [64, padded], zero behind the last key and the last dimension;
   // squares[s] = units[s] . units[s]; sum [padded]. padded: head_dim rounded up to 16.
   void (*unit_keys)(const KeyTile&, int64_t padded, float* units, float* squares, float* sum);
@@ -120,6 +123,8 @@ struct Kernels {
   // `columns` is set and, with `above`, c > r; zero or the truth elsewhere.
   void (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
                        uint64_t rows, uint64_t columns, bool above, uint64_t* masks);
+  // Bit i: values[i] < bound, i < 64.
+  uint64_t (*below)(const int32_t* values, int32_t bound);
   // out[s] = units[s] . x, s < count.
   void (*unit_dots)(const float* units, int64_t padded, int64_t count, const float* x, float* out);
   // out[s] = units[s] . units[other[s]] for s in [begin, end); zero where other[s] is negative or s.

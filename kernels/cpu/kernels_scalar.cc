@@ -161,6 +161,14 @@ float ExpRow(float* x, int64_t n) {
   return sum;
 }
 
+void AddScaledRow(const float* x, float factor, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i] * factor;
+}
+
+void MaxRow(const float* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = std::max(y[i], x[i]);
+}
+
 void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
   const int64_t d = t.head_dim;
   std::fill_n(sum, padded, 0.0f);
@@ -196,6 +204,12 @@ void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_
   }
 }
 
+uint64_t Below(const int32_t* values, int32_t bound) {
+  uint64_t mask = 0;
+  for (int i = 0; i < kKeyTileSlots; ++i) mask |= static_cast<uint64_t>(values[i] < bound) << i;
+  return mask;
+}
+
 void UnitDots(const float* units, int64_t padded, int64_t count, const float* x, float* out) {
   for (int64_t s = 0; s < count; ++s) out[s] = Dot(units + s * padded, x, padded);
 }
@@ -226,9 +240,12 @@ const Kernels kScalarKernels = {
     .finish_attention = FinishAttention,
     .key_logits = KeyLogits,
     .exp_row = ExpRow,
+    .add_scaled = AddScaledRow,
+    .max_row = MaxRow,
     .unit_keys = UnitKeys,
     .key_panels = KeyPanels,
     .similar_keys = SimilarKeys,
+    .below = Below,
     .unit_dots = UnitDots,
     .pair_dots = PairDots,
 };

@@ -23,11 +23,11 @@ namespace {
 struct HeadKeys {
   float* units;     // [tiles * 64, padded]: normalised keys, then zeros
   float* sums;      // [tiles, padded]: of each tile's units
+  float* mean;      // [padded]: of all units
   float* squares;   // [tiles * 64]: the units' norms squared
   float* means;     // [tiles * 64]: S, the mean similarity
   float* left_out;  // [tiles * 64]: similarity to the newest near-duplicate
   int32_t* newest;  // [tiles * 64]: the newest near-duplicate, -1 if there is none
-  int32_t* oldest;  // [tiles]: no key of the tile has an older one than this
   uint64_t* open;   // [tiles]: a bit for each key that has something to find among old keys
   // With a memory: [tiles * 64] what the plane says of a slot, and the position of its token.
   int32_t* memory;
@@ -46,21 +46,21 @@ struct Keys {
   int64_t padded() const { return PaddedFloats(d()); }
   int64_t tiles() const { return NumKeyTiles(n); }
   int64_t floats_per_head() const {
-    return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + 3 * PaddedFloats(tiles());
+    return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + padded() + 2 * PaddedFloats(tiles());
   }
   HeadKeys head(float* memory, int64_t index) const {
     const int64_t slots = tiles() * kKeyTileSlots;
     HeadKeys k;
     k.units = memory + index * floats_per_head();
     k.sums = k.units + slots * padded();
-    k.squares = k.sums + tiles() * padded();
+    k.mean = k.sums + tiles() * padded();
+    k.squares = k.mean + padded();
     k.means = k.squares + slots;
     k.left_out = k.means + slots;
     k.newest = reinterpret_cast<int32_t*>(k.left_out + slots);
     k.memory = k.newest + slots;
     k.positions = k.memory + slots;
     k.open = reinterpret_cast<uint64_t*>(k.positions + slots);
-    k.oldest = reinterpret_cast<int32_t*>(k.open + PaddedFloats(tiles()));
     return k;
   }
 };
@@ -102,139 +102,129 @@ void Recall(const Keys& keys, const HeadKeys& k, int64_t tile) {
       k.open[tile] |= uint64_t{1} << (slot - begin);
     }
   }
-  k.oldest[tile] = -1;
 }
 
-// Normalised keys of `heads` heads from `first` on.
-void FindUnits(Context& context, const Keys& keys, int64_t first, int64_t heads, float* memory) {
+// Normalised keys of `heads` heads from `first` on: the same whoever does it.
+template <typename Threads>
+void FindUnits(const Threads& threads, const Kernels& kernels, const Keys& keys, int64_t first, int64_t heads,
+               float* memory) {
   const int64_t tiles = keys.tiles(), padded = keys.padded();
   if (keys.old > 0) {
-    context.threads().ParallelFor(
-        heads, [&](int64_t head, int) { ReadMemory(keys, keys.head(memory, head), static_cast<int>(first + head)); });
+    threads.ForEach(heads, [&](int64_t head, int) {  //
+      ReadMemory(keys, keys.head(memory, head), static_cast<int>(first + head));
+    });
   }
-  context.threads().ParallelFor(heads * tiles, [&](int64_t task, int) {
+  threads.ForEach(heads * tiles, [&](int64_t task, int) {
     const int64_t head = task / tiles, tile = task % tiles, slot = tile * kKeyTileSlots;
     const HeadKeys k = keys.head(memory, head);
-    context.cpu_kernels().unit_keys(KeyTileOf(keys.kv, first + head, tile, keys.n), padded, k.units + slot * padded,
-                                    k.squares + slot, k.sums + tile * padded);
+    kernels.unit_keys(KeyTileOf(keys.kv, first + head, tile, keys.n), padded, k.units + slot * padded, k.squares + slot,
+                      k.sums + tile * padded);
     Recall(keys, k, tile);
   });
 }
 
-// The mean of the units [padded], the same for every caller.
-void MeanUnit(const Keys& keys, const HeadKeys& k, float* mean) {
+void FindMean(const Keys& keys, const HeadKeys& k) {
   const int64_t padded = keys.padded();
-  std::fill_n(mean, padded, 0.0f);
+  std::fill_n(k.mean, padded, 0.0f);
   for (int64_t tile = 0; tile < keys.tiles(); ++tile) {
-    for (int64_t i = 0; i < padded; ++i) mean[i] += k.sums[tile * padded + i];
+    for (int64_t i = 0; i < padded; ++i) k.mean[i] += k.sums[tile * padded + i];
   }
-  for (int64_t i = 0; i < padded; ++i) mean[i] /= static_cast<float>(keys.n);
+  for (int64_t i = 0; i < padded; ++i) k.mean[i] /= static_cast<float>(keys.n);
 }
 
-// Threads look at different tiles with keys in common. Whatever the order, the newest near-duplicate wins; what another
-// thread does not see yet costs it time, nothing else.
-int32_t Load(int32_t& shared) { return std::atomic_ref<int32_t>(shared).load(std::memory_order_relaxed); }
-void Store(int32_t& shared, int32_t value) { std::atomic_ref<int32_t>(shared).store(value, std::memory_order_relaxed); }
-void Raise(int32_t& shared, int32_t value) {
-  std::atomic_ref<int32_t> atomic(shared);
-  int32_t known = atomic.load(std::memory_order_relaxed);
-  while (known < value && !atomic.compare_exchange_weak(known, value, std::memory_order_relaxed)) {
+// The newest near-duplicates of the keys of a tile while they are looked at. Threads that look at tiles with keys in
+// common share them: whatever the order, the newest wins; what another thread does not see yet costs it time, nothing
+// else.
+class Newest {
+ public:
+  Newest(int32_t* known, bool is_shared) : known_(known), is_shared_(is_shared) {
+    if (!is_shared) return;
+    for (int i = 0; i < kKeyTileSlots; ++i) {
+      copy_[i] = std::atomic_ref<int32_t>(known[i]).load(std::memory_order_relaxed);
+    }
   }
-}
+  Newest(const Newest&) = delete;
+  Newest& operator=(const Newest&) = delete;
+  ~Newest() {
+    for (uint64_t left = raised_; left != 0; left &= left - 1) Publish(std::countr_zero(left));
+  }
 
-// The newest near-duplicates that the keys of a tile are known to have, and the oldest of these.
-struct Found {
-  int32_t newest[kKeyTileSlots];
-  int32_t oldest;
+  const int32_t* slots() const { return is_shared_ ? copy_ : known_; }
+  void Raise(int key, int32_t slot) {
+    int32_t& newest = is_shared_ ? copy_[key] : known_[key];
+    if (newest >= slot) return;
+    newest = slot;
+    if (is_shared_) raised_ |= uint64_t{1} << key;
+  }
 
-  explicit Found(int32_t* shared) {
-    for (int i = 0; i < kKeyTileSlots; ++i) newest[i] = Load(shared[i]);
-    FindOldest();
+ private:
+  void Publish(int key) {
+    std::atomic_ref<int32_t> atomic(known_[key]);
+    int32_t known = atomic.load(std::memory_order_relaxed);
+    while (known < copy_[key] && !atomic.compare_exchange_weak(known, copy_[key], std::memory_order_relaxed)) {
+    }
   }
-  void FindOldest() {
-    oldest = INT32_MAX;
-    for (int32_t slot : newest) oldest = std::min(oldest, slot);
-  }
-  // Bit i: key i could still find a near-duplicate below `end` that is newer than what it has.
-  uint64_t Searching(int64_t end) const {
-    if (oldest >= end - 1) return 0;
-    uint64_t mask = 0;
-    for (int i = 0; i < kKeyTileSlots; ++i) mask |= static_cast<uint64_t>(newest[i] < end - 1) << i;
-    return mask;
-  }
+
+  int32_t* known_;
+  bool is_shared_;
+  uint64_t raised_ = 0;
+  int32_t copy_[kKeyTileSlots];
 };
 
-// The keys of the tile at `row` that search below `end`.
-uint64_t SearchingRows(const HeadKeys& k, int64_t row, int64_t end) {
-  int32_t& oldest = k.oldest[row / kKeyTileSlots];
-  if (Load(oldest) >= end - 1) return 0;
-  const Found rows(k.newest + row);
-  Store(oldest, rows.oldest);
-  return rows.Searching(end);
-}
-
-// Bit c of masks[r]: key row + r is similar to key column + c.
-void Record(const HeadKeys& k, int64_t row, int64_t column, const uint64_t* masks, Found& columns) {
-  uint64_t found = 0;
-  for (int64_t r = kKeyTileSlots - 1; r >= 0; --r) {
-    const uint64_t mask = masks[r];
-    if (mask == 0) continue;
-    Raise(k.newest[row + r], static_cast<int32_t>(column + std::bit_width(mask) - 1));
-    for (uint64_t first = mask & ~found; first != 0; first &= first - 1) {
-      int32_t& newest = columns.newest[std::countr_zero(first)];
-      newest = std::max(newest, static_cast<int32_t>(row + r));
-    }
-    found |= mask;
+// Bit c of masks[r]: key row + r is similar to key column + c. Only keys that search have something to learn.
+void Record(int64_t row, int64_t column, const uint64_t* masks, uint64_t searching_rows, uint64_t searching_columns,
+            Newest& rows, Newest& columns) {
+  for (uint64_t left = searching_rows; left != 0; left &= left - 1) {
+    const int r = std::countr_zero(left);
+    if (masks[r] != 0) rows.Raise(r, static_cast<int32_t>(column + std::bit_width(masks[r]) - 1));
   }
-  columns.FindOldest();
+  for (int r = kKeyTileSlots - 1; r >= 0 && searching_columns != 0; --r) {
+    for (uint64_t found = masks[r] & searching_columns; found != 0; found &= found - 1) {
+      columns.Raise(std::countr_zero(found), static_cast<int32_t>(row + r));
+    }
+    searching_columns &= ~masks[r];
+  }
 }
 
 // The pairs of tile `column` with itself and all older tiles, newest first.
 void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t column, float threshold,
-                float* panels) {
+                bool is_shared, float* panels) {
   const int64_t d = keys.d(), padded = keys.padded(), at = column * kKeyTileSlots;
   const int64_t slots = std::min<int64_t>(kKeyTileSlots, keys.n - at);
-  Found columns(k.newest + at);
-  // Nothing behind the last key searches or is found.
   const uint64_t valid = slots == kKeyTileSlots ? ~uint64_t{0} : (uint64_t{1} << slots) - 1;
-  std::fill(columns.newest + slots, columns.newest + kKeyTileSlots, INT32_MAX);
+  const int32_t end = static_cast<int32_t>(at + slots);
+  const bool is_old = end <= keys.old;  // then so are all older tiles
+  const uint64_t open_columns = is_old ? k.open[column] : valid;
+  Newest columns(k.newest + at, is_shared);
   uint64_t masks[kKeyTileSlots];
   bool packed = false;
-  const bool is_old = at + slots <= keys.old;  // then so are all older tiles
   for (int64_t row = at; row >= 0; row -= kKeyTileSlots) {
-    const uint64_t open_columns = is_old ? k.open[column] : ~uint64_t{0};
-    const uint64_t open_rows = is_old ? k.open[row / kKeyTileSlots] : ~uint64_t{0};
+    const uint64_t open_rows = is_old ? k.open[row / kKeyTileSlots] : row == at ? valid : ~uint64_t{0};
     if (open_columns == 0 && open_rows == 0) continue;
-    const uint64_t searching_columns = open_columns == 0 ? 0 : columns.Searching(row + kKeyTileSlots) & open_columns;
-    const uint64_t searching_rows = open_rows == 0 ? 0 : SearchingRows(k, row, at + slots) & open_rows;
+    const int32_t row_end = static_cast<int32_t>(row + kKeyTileSlots);
+    // Those that could still find a near-duplicate that is newer than what they have.
+    const uint64_t searching_columns = kernels.below(columns.slots(), row_end - 1) & open_columns;
+    if (open_rows == 0 && searching_columns == 0) continue;
+    Newest rows(k.newest + row, is_shared);
+    const uint64_t searching_rows = kernels.below(rows.slots(), end - 1) & open_rows;
     if (searching_columns == 0 && searching_rows == 0) continue;
     if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
     packed = true;
     kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, searching_rows, searching_columns,
                          row == at, masks);
-    for (int64_t r = 0; r < kKeyTileSlots; ++r) masks[r] &= row < at ? valid : valid & (~uint64_t{1} << r);
-    Record(k, row, at, masks, columns);
+    if (row == at) {
+      for (int r = 0; r < kKeyTileSlots; ++r) masks[r] &= valid & (~uint64_t{1} << r);
+    } else if (slots < kKeyTileSlots) {
+      for (uint64_t& mask : masks) mask &= valid;
+    }
+    Record(row, at, masks, searching_rows, searching_columns, rows, columns);
   }
-  for (int64_t i = 0; i < slots; ++i) Raise(k.newest[at + i], columns.newest[i]);
-}
-
-void FindNewest(Context& context, const Keys& keys, int64_t heads, float threshold, float* memory) {
-  const int64_t tiles = keys.tiles();
-  const int64_t floats = kKeyTileSlots * keys.d();
-  context.threads().ParallelFor(heads * tiles, [&](int64_t task, int worker) {
-    // Head by head, whose keys then stay in the L2 cache; the newest tiles first, which spare the others most.
-    const int64_t head = task / tiles, column = tiles - 1 - task % tiles;
-    SearchTile(context.cpu_kernels(), keys, keys.head(memory, head), column, threshold,
-               static_cast<float*>(context.Scratch(worker, floats * sizeof(float))));
-  });
 }
 
 // Mean similarities of the keys of a tile before anything is left out, and what is.
-void MeanSimilarities(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t tile, bool clears_first,
-                      float* mean) {
+void MeanSimilarities(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t tile, bool clears_first) {
   const int64_t begin = tile * kKeyTileSlots, end = std::min(keys.n, begin + kKeyTileSlots);
-  MeanUnit(keys, k, mean);
-  kernels.unit_dots(k.units + begin * keys.padded(), keys.padded(), end - begin, mean, k.means + begin);
+  kernels.unit_dots(k.units + begin * keys.padded(), keys.padded(), end - begin, k.mean, k.means + begin);
   for (int64_t i = begin; i < end; ++i) {
     k.means[i] -= k.squares[i] / static_cast<float>(keys.n);
     if (k.newest[i] < 0 && clears_first) k.newest[i] = 0;
@@ -282,51 +272,71 @@ void FinishRedundancy(const Kernels& kernels, const Keys& keys, const HeadKeys& 
   for (int64_t i = 0; i < columns; ++i) out[i] = k.means[i] * factor;
 }
 
+struct Redundancy {
+  float threshold;
+  RedundancyVariant variant;
+  bool remembers;
+};
+
+// Redundancy of `heads` heads from `first` on, to the rows of out.
+template <typename Threads>
+void FindRedundancy(const Threads& threads, Context& context, const Keys& keys, const Redundancy& redundancy,
+                    int64_t first, int64_t heads, float* memory, const Tensor& out) {
+  const Kernels& kernels = context.cpu_kernels();
+  const bool is_code = redundancy.variant == RedundancyVariant::kCode;
+  const int64_t tiles = keys.tiles();
+  FindUnits(threads, kernels, keys, first, heads, memory);
+  threads.ForEach(heads * tiles, [&](int64_t task, int worker) {
+    // Head by head, whose keys then stay in the L2 cache; the newest tiles first, which spare the others most.
+    const int64_t head = task / tiles, column = tiles - 1 - task % tiles;
+    float* panels = static_cast<float*>(context.Scratch(worker, kKeyTileSlots * keys.d() * sizeof(float)));
+    SearchTile(kernels, keys, keys.head(memory, head), column, redundancy.threshold, Threads::kShare, panels);
+  });
+  threads.ForEach(heads, [&](int64_t head, int) {
+    FindMean(keys, keys.head(memory, head));
+    if (redundancy.remembers) Remember(keys, keys.head(memory, head), static_cast<int>(first + head));
+  });
+  threads.ForEach(heads * tiles, [&](int64_t task, int) {
+    MeanSimilarities(kernels, keys, keys.head(memory, task / tiles), task % tiles, is_code);
+  });
+  threads.ForEach(heads, [&](int64_t head, int) {
+    FinishRedundancy(kernels, keys, keys.head(memory, head), redundancy.variant, out.dim(1),
+                     out.data<float>() + (first + head) * out.row_stride());
+  });
+}
+
 }  // namespace
 
 void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
                    const Tensor& out) {
-  const Kernels& kernels = context.cpu_kernels();
-  const bool is_code = variant == RedundancyVariant::kCode;
-  const Keys keys = {.kv = kv, .n = is_code ? kv.num_slots : out.dim(1), .old = remembers ? OldSlots(kv) : 0};
-  const int64_t tiles = keys.tiles();
-  ForHeadGroups(context, kv.layout.kv_heads, keys.floats_per_head(), [&](int64_t begin, int64_t end, float* memory) {
-    const int64_t heads = end - begin;
-    FindUnits(context, keys, begin, heads, memory);
-    FindNewest(context, keys, heads, threshold, memory);
-    if (remembers) {
-      context.threads().ParallelFor(
-          heads, [&](int64_t head, int) { Remember(keys, keys.head(memory, head), static_cast<int>(begin + head)); });
-    }
-    context.threads().ParallelFor(heads * tiles, [&](int64_t task, int worker) {
-      MeanSimilarities(kernels, keys, keys.head(memory, task / tiles), task % tiles, is_code,
-                       static_cast<float*>(context.Scratch(worker, keys.padded() * sizeof(float))));
-    });
-    context.threads().ParallelFor(heads, [&](int64_t head, int) {
-      FinishRedundancy(kernels, keys, keys.head(memory, head), variant, out.dim(1),
-                       out.data<float>() + (begin + head) * out.row_stride());
-    });
-  });
+  const Redundancy redundancy = {threshold, variant, remembers};
+  const Keys keys = {.kv = kv,
+                     .n = variant == RedundancyVariant::kCode ? kv.num_slots : out.dim(1),
+                     .old = remembers ? OldSlots(kv) : 0};
+  ForHeads(context, kv.layout.kv_heads, keys.floats_per_head(),
+           [&](const auto& threads, int64_t first, int64_t heads, float* memory) {
+             FindRedundancy(threads, context, keys, redundancy, first, heads, memory, out);
+           });
 }
 
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out) {
   const Kernels& kernels = context.cpu_kernels();
   const Keys keys = {.kv = kv, .n = kv.num_slots, .old = 0};
   const int64_t padded = keys.padded();
-  ForHeadGroups(context, kv.layout.kv_heads, keys.floats_per_head(), [&](int64_t begin, int64_t end, float* memory) {
-    FindUnits(context, keys, begin, end - begin, memory);
-    context.threads().ParallelFor(end - begin, [&](int64_t head, int worker) {
+  const auto of_heads = [&](const auto& threads, int64_t first, int64_t heads, float* memory) {
+    FindUnits(threads, kernels, keys, first, heads, memory);
+    threads.ForEach(heads, [&](int64_t head, int) {
       const HeadKeys k = keys.head(memory, head);
-      float* mean = static_cast<float*>(context.Scratch(worker, padded * sizeof(float)));
-      MeanUnit(keys, k, mean);
+      FindMean(keys, k);
       float square = 0;
-      kernels.unit_dots(mean, padded, 1, mean, &square);
+      kernels.unit_dots(k.mean, padded, 1, k.mean, &square);
       const float factor = -1.0f / (std::sqrt(square) + 1e-8f);
-      float* row = out.data<float>() + (begin + head) * out.row_stride();
-      kernels.unit_dots(k.units, padded, out.dim(1), mean, row);
+      float* row = out.data<float>() + (first + head) * out.row_stride();
+      kernels.unit_dots(k.units, padded, out.dim(1), k.mean, row);
       for (int64_t i = 0; i < out.dim(1); ++i) row[i] *= factor;
     });
-  });
+  };
+  ForHeads(context, kv.layout.kv_heads, keys.floats_per_head(), of_heads);
 }
 
 }  // namespace cairn::cpu

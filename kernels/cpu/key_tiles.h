@@ -29,14 +29,44 @@ inline KeyTile KeyTileOf(const KvView& kv, int64_t head, int64_t tile, int64_t s
   return t;
 }
 
-// Calls body(first_head, end_head, memory) for groups of heads that fit into 64 MB of shared scratch together (one head
-// may take more): long prompts need much per head, and a head's result does not depend on the others.
+// Who does the steps of some heads: all threads, one step after the other, or this one.
+struct AllThreads {
+  static constexpr bool kShare = true;
+  Context& context;
+  // f(task, worker) for each.
+  template <typename F>
+  void ForEach(int64_t tasks, const F& f) const {
+    context.threads().ParallelFor(tasks, f);
+  }
+};
+struct ThisThread {
+  static constexpr bool kShare = false;
+  int worker;
+  template <typename F>
+  void ForEach(int64_t tasks, const F& f) const {
+    for (int64_t task = 0; task < tasks; ++task) f(task, worker);
+  }
+};
+
+// Calls body(threads, first_head, heads, memory) for groups of heads that fit into 64 MB of shared scratch together
+// (one head may take more): long prompts need much per head, and a head's result does not depend on the others. Where
+// there are enough heads for that, a thread does all steps of a head, and the threads need not wait for each other.
 template <typename Body>
-void ForHeadGroups(Context& context, int64_t heads, int64_t floats_per_head, const Body& body) {
+void ForHeads(Context& context, int64_t heads, int64_t floats_per_head, const Body& body) {
   constexpr int64_t kGroupFloats = int64_t{16} << 20;
   const int64_t at_once = std::clamp<int64_t>(kGroupFloats / std::max<int64_t>(1, floats_per_head), 1, heads);
+  const int64_t threads = context.threads().num_threads();
   float* memory = static_cast<float*>(context.SharedScratch(at_once * floats_per_head * sizeof(float)));
-  for (int64_t head = 0; head < heads; head += at_once) body(head, std::min(heads, head + at_once), memory);
+  for (int64_t first = 0; first < heads; first += at_once) {
+    const int64_t count = std::min(heads - first, at_once);
+    if (count % threads != 0 && count < 4 * threads) {
+      body(AllThreads{context}, first, count, memory);
+      continue;
+    }
+    context.threads().ParallelFor(count, [&](int64_t head, int worker) {
+      body(ThisThread{worker}, first + head, 1, memory + head * floats_per_head);
+    });
+  }
 }
 
 // Floats rounded up to whole cache lines.

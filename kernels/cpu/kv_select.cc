@@ -3,6 +3,8 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <type_traits>
 
 #include "kernels/core/fnv1a.h"
 #include "kernels/cpu/fixed_point.h"
@@ -13,24 +15,54 @@ namespace cairn::cpu {
 namespace {
 
 // An integer that orders scores: NaN counts as -infinity, -0 equals 0.
-int64_t OrderOf(float score) {
-  if (std::isnan(score)) score = -INFINITY;
-  const int32_t bits = std::bit_cast<int32_t>(score);
-  return bits >= 0 ? bits : INT32_MIN - static_cast<int64_t>(bits);  // 0 for -0
+int32_t OrderOf(float score) {
+  const int32_t bits = std::bit_cast<int32_t>(std::isnan(score) ? -INFINITY : score);
+  return bits >= 0 ? bits : static_cast<int32_t>(INT32_MIN - static_cast<int64_t>(bits));  // 0 for -0
 }
 int64_t OrderOf(int64_t score) { return score; }
 
-// The `count` best of slots [first, m), ascending, to kept. `order` holds m values, `work` m more.
-int32_t* SelectBest(const int64_t* order, int64_t* work, int64_t first, int64_t m, int64_t count, int32_t* kept) {
+// The count-th largest of values [n], and how many are larger. `work` has room for n.
+template <typename T>
+struct Threshold {
+  T value;
+  int64_t above;
+};
+template <typename T>
+Threshold<T> FindThreshold(const T* values, T* work, int64_t n, int64_t count) {
+  using Unsigned = std::make_unsigned_t<T>;
+  // Counted by their leading bits; only those that share them with the one looked for are put in order.
+  const auto [least, most] = std::minmax_element(values, values + n);
+  const Unsigned base = static_cast<Unsigned>(*least);
+  const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<Unsigned>(*most) - base)) - 8);
+  const auto bucket_of = [&](T value) { return static_cast<int>((static_cast<Unsigned>(value) - base) >> shift); };
+  int32_t counts[256] = {};
+  for (int64_t i = 0; i < n; ++i) ++counts[bucket_of(values[i])];
+  int bucket = 255;
+  int64_t above = 0;
+  for (; above + counts[bucket] < count; --bucket) above += counts[bucket];
+  T* end = work;
+  for (int64_t i = 0; i < n; ++i) {
+    *end = values[i];
+    end += bucket_of(values[i]) == bucket ? 1 : 0;
+  }
+  T* const found = work + count - above - 1;
+  std::nth_element(work, found, end, std::greater<T>());
+  return {.value = *found, .above = above + std::count_if(work, found, [&](T value) { return value > *found; })};
+}
+
+// The `count` best of slots [first, m), ascending, to kept. `order` holds m values, `work` has room for m more.
+template <typename T>
+int32_t* SelectBest(const T* order, T* work, int64_t first, int64_t m, int64_t count, int32_t* kept) {
   if (count == 0) return kept;
-  std::copy(order + first, order + m, work);
-  int64_t* const threshold = work + count - 1;
-  std::nth_element(work, threshold, work + m - first, std::greater<int64_t>());
+  const Threshold<T> threshold = FindThreshold(order + first, work, m - first, count);
   // Everything above the count-th best stays, and of its equals the lowest slots.
-  const int64_t above = std::count_if(work, threshold, [&](int64_t value) { return value > *threshold; });
-  int64_t equals = count - above;
-  for (int64_t slot = first; slot < m; ++slot) {
-    if (order[slot] > *threshold || (order[slot] == *threshold && equals-- > 0)) *kept++ = static_cast<int32_t>(slot);
+  int64_t equals = count - threshold.above;
+  int32_t* const end = kept + count;
+  for (int64_t slot = first; kept != end; ++slot) {
+    *kept = static_cast<int32_t>(slot);
+    const bool is_equal = order[slot] == threshold.value && equals > 0;
+    equals -= is_equal ? 1 : 0;
+    kept += order[slot] > threshold.value || is_equal ? 1 : 0;
   }
   return kept;
 }
@@ -42,7 +74,8 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
   context.threads().ParallelFor(scores.dim(0), [&](int64_t row, int worker) {
     const T* score = scores.data<T>() + row * scores.row_stride();
     int32_t* out = kept.data<int32_t>() + row * kept.row_stride();
-    int64_t* order = static_cast<int64_t*>(context.Scratch(worker, 2 * std::max<int64_t>(1, m) * sizeof(int64_t)));
+    using Order = decltype(OrderOf(T{}));
+    Order* order = static_cast<Order*>(context.Scratch(worker, (2 * m + 1) * sizeof(Order)));
     for (int64_t i = 0; i < m; ++i) order[i] = OrderOf(score[i]);
     for (int64_t i = 0; i < first; ++i) *out++ = static_cast<int32_t>(i);
     out = SelectBest(order, order + m, first, m, candidates - first, out);

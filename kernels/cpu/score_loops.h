@@ -65,8 +65,23 @@ float ExpRow(float* x, int64_t n) {
   return SumOf(sum);
 }
 
-// Over whole vectors: rows of units are padded with zeros.
-CAIRN_SIMD float DotPadded(const float* x, const float* y, int64_t padded) {
+void AddScaledRow(const float* x, float factor, int64_t n, float* y) {
+  const F32x16 scale = Set(factor);
+  ForLanes(
+      n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
+        StoreUpTo(y + i, lanes, Add(LoadUpTo(y + i, lanes), Mul(LoadUpTo(x + i, lanes), scale)));
+      });
+}
+
+void MaxRow(const float* x, int64_t n, float* y) {
+  ForLanes(
+      n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
+        StoreUpTo(y + i, lanes, Max(LoadUpTo(x + i, lanes), LoadUpTo(y + i, lanes)));
+      });
+}
+
+// The products of two rows, to be summed. Over whole vectors: rows of units are padded with zeros.
+CAIRN_SIMD F32x16 Products(const float* x, const float* y, int64_t padded) {
   F32x16 even = Mul(Load(x), Load(y)), odd = Zero();
   int64_t i = kLanes;
   for (; i + 2 * kLanes <= padded; i += 2 * kLanes) {
@@ -74,7 +89,34 @@ CAIRN_SIMD float DotPadded(const float* x, const float* y, int64_t padded) {
     even = Fma(Load(x + i + kLanes), Load(y + i + kLanes), even);
   }
   if (i < padded) odd = Fma(Load(x + i), Load(y + i), odd);
-  return SumOf(Add(even, odd));
+  return Add(even, odd);
+}
+
+// SumOf8 of each, in its order.
+CAIRN_SIMD __m256 SumsOf8(const __m256 (&a)[8]) {
+  __m256 four[4], two[2];
+  CAIRN_UNROLL for (int i = 0; i < 4; ++i) {  // 2i | 2i + 1
+    four[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[2 * i], a[2 * i + 1], 0x20),
+                            _mm256_permute2f128_ps(a[2 * i], a[2 * i + 1], 0x31));
+  }
+  CAIRN_UNROLL for (int i = 0; i < 2; ++i) {  // 4i, 4i + 2 | 4i + 1, 4i + 3
+    two[i] = _mm256_add_ps(_mm256_shuffle_ps(four[2 * i], four[2 * i + 1], 0x44),
+                           _mm256_shuffle_ps(four[2 * i], four[2 * i + 1], 0xee));
+  }
+  const __m256 one = _mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], 0x88), _mm256_shuffle_ps(two[0], two[1], 0xdd));
+  return _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+// out[i] = x(i) . y(i), i < count.
+template <typename X, typename Y>
+CAIRN_SIMD void Dots(int64_t count, int64_t padded, const X& x, const Y& y, float* out) {
+  int64_t s = 0;
+  for (; s + 8 <= count; s += 8) {
+    __m256 halves[8];
+    CAIRN_UNROLL for (int i = 0; i < 8; ++i) halves[i] = AddHalves(Products(x(s + i), y(s + i), padded));
+    _mm256_storeu_ps(out + s, SumsOf8(halves));
+  }
+  for (; s < count; ++s) out[s] = SumOf(Products(x(s), y(s), padded));
 }
 
 // The key as float32, then zeros.
@@ -93,10 +135,9 @@ template <Format F>
 void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
   const uint8_t* keys[kKeyTileSlots];
   const int count = FindKeys(t, keys);
-  for (int s = 0; s < count; ++s) {
-    WidenKey<F>(keys[s], t.head_dim, padded, units + s * padded);
-    squares[s] = DotPadded(units + s * padded, units + s * padded, padded);
-  }
+  for (int s = 0; s < count; ++s) WidenKey<F>(keys[s], t.head_dim, padded, units + s * padded);
+  const auto key = [&](int64_t s) __attribute__((always_inline)) { return units + s * padded; };
+  Dots(count, padded, key, key, squares);
   __builtin_memset(units + count * padded, 0, (kKeyTileSlots - count) * padded * sizeof(float));
   __builtin_memset(squares + count, 0, (kKeyTileSlots - count) * sizeof(float));
   float factors[kKeyTileSlots];
@@ -125,13 +166,18 @@ void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, fl
 }
 
 void UnitDots(const float* units, int64_t padded, int64_t count, const float* x, float* out) {
-  for (int64_t s = 0; s < count; ++s) out[s] = DotPadded(units + s * padded, x, padded);
+  Dots(
+      count, padded, [&](int64_t s) __attribute__((always_inline)) { return units + s * padded; },
+      [&](int64_t) __attribute__((always_inline)) { return x; }, out);
 }
 
 void PairDots(const float* units, int64_t padded, int64_t begin, int64_t end, const int32_t* other, float* out) {
-  for (int64_t s = begin; s < end; ++s) {
-    out[s] = other[s] < 0 || other[s] == s ? 0 : DotPadded(units + s * padded, units + other[s] * padded, padded);
-  }
+  Dots(
+      end - begin, padded, [&](int64_t s) __attribute__((always_inline)) { return units + (begin + s) * padded; },
+      [&](int64_t s)
+          __attribute__((always_inline)) { return units + (other[begin + s] < 0 ? 0 : other[begin + s]) * padded; },
+      out + begin);
+  for (int64_t s = begin; s < end; ++s) out[s] = other[s] < 0 || other[s] == s ? 0 : out[s];
 }
 
 void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
@@ -200,6 +246,14 @@ void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_
   }
   constexpr int kRest = kKeyTileSlots % kSimilarRows;
   if constexpr (kRest != 0) SimilarRows<kRest>(units, padded, panels, d, threshold, row, rows, columns, above, masks);
+}
+
+uint64_t Below(const int32_t* values, int32_t bound) {
+  uint64_t mask = 0;
+  for (int i = 0; i < kKeyTileSlots; i += kLanes) {
+    mask |= static_cast<uint64_t>(MaskAtLeast(values + i, bound) ^ 0xffff) << i;
+  }
+  return mask;
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // The small steps between scores: rows of one number per slot.
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "kernels/cpu/kv_ops.h"
 
@@ -7,6 +9,17 @@ namespace cairn::cpu {
 namespace {
 
 float* Row(const Tensor& t, int64_t row) { return t.data<float>() + row * t.row_stride(); }
+
+// out[i] = x[i - half .. i + half] put together from the left: one neighbour of every slot after the other, which makes
+// vectors of it.
+template <typename Combine>
+void PoolRow(const float* x, int64_t m, int64_t half, float border, float* out, const Combine& combine) {
+  std::fill_n(out, m, border);
+  for (int64_t shift = -half; shift <= half; ++shift) {
+    const int64_t end = std::min(m, m - shift);
+    for (int64_t i = std::max<int64_t>(0, -shift); i < end; ++i) out[i] = combine(out[i], x[i + shift]);
+  }
+}
 
 }  // namespace
 
@@ -17,15 +30,13 @@ void SlotRecency(Context&, int32_t num_slots, const Tensor& out) {
 }
 
 void PoolSlots(Context&, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
-  const int64_t m = x.dim(1), half = kernel_size / 2;
   for (int64_t head = 0; head < x.dim(0); ++head) {
-    const float* from = Row(x, head);
-    for (int64_t i = 0; i < m; ++i) {
-      const int64_t begin = std::max<int64_t>(0, i - half), end = std::min(m, i + half + 1);
-      float sum = 0;
-      for (int64_t j = begin; j < end; ++j) sum += from[j];
-      Row(out, head)[i] = pooling == Pooling::kMax ? *std::max_element(from + begin, from + end)
-                                                   : sum / static_cast<float>(kernel_size);
+    if (pooling == Pooling::kMax) {
+      PoolRow(Row(x, head), x.dim(1), kernel_size / 2, -INFINITY, Row(out, head),
+              [](float a, float b) { return std::max(a, b); });
+    } else {
+      PoolRow(Row(x, head), x.dim(1), kernel_size / 2, 0.0f, Row(out, head), std::plus<float>());
+      for (int64_t i = 0; i < x.dim(1); ++i) Row(out, head)[i] /= static_cast<float>(kernel_size);
     }
   }
 }

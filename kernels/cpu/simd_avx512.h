@@ -58,9 +58,10 @@ CAIRN_SIMD float MaxOf8(__m256 a) {
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
-CAIRN_SIMD float SumOf(F32x16 a) {
-  return SumOf8(_mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
+CAIRN_SIMD __m256 AddHalves(F32x16 a) {
+  return _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
 }
+CAIRN_SIMD float SumOf(F32x16 a) { return SumOf8(AddHalves(a)); }
 CAIRN_SIMD float MaxOf(F32x16 a) {
   return MaxOf8(_mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
 }

@@ -36,9 +36,12 @@ constexpr Kernels VectorKernels(const char* name) {
       .finish_attention = FinishAttention,
       .key_logits = KeyLogits,
       .exp_row = ExpRow,
+      .add_scaled = AddScaledRow,
+      .max_row = MaxRow,
       .unit_keys = UnitKeys,
       .key_panels = KeyPanels,
       .similar_keys = SimilarKeys,
+      .below = Below,
       .unit_dots = UnitDots,
       .pair_dots = PairDots,
   };

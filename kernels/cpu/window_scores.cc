@@ -39,29 +39,22 @@ void ForHeadLogits(Context& context, const Window& window, const Tensor& out, co
   const Kernels& kernels = context.cpu_kernels();
   const int64_t tiles = NumKeyTiles(window.slots), per_head = window.floats_per_head();
   const int64_t logits_floats = window.vectors() * window.stride();
-  ForHeadGroups(context, window.kv.layout.kv_heads, per_head, [&](int64_t begin, int64_t end, float* memory) {
-    for (int64_t head = begin; head < end; ++head) {
-      ScaleQueries(window, head, memory + (head - begin) * per_head + logits_floats);
-    }
-    context.threads().ParallelFor((end - begin) * tiles, [&](int64_t task, int worker) {
+  const auto of_heads = [&](const auto& threads, int64_t first, int64_t heads, float* memory) {
+    threads.ForEach(heads, [&](int64_t head, int) {
+      ScaleQueries(window, first + head, memory + head * per_head + logits_floats);
+    });
+    threads.ForEach(heads * tiles, [&](int64_t task, int worker) {
       const int64_t head = task / tiles, tile = task % tiles;
       float* logits = memory + head * per_head;
       float* scratch = static_cast<float*>(context.Scratch(worker, kKeyTileSlots * window.d() * sizeof(float)));
-      kernels.key_logits(KeyTileOf(window.kv, begin + head, tile, window.slots), logits + logits_floats,
+      kernels.key_logits(KeyTileOf(window.kv, first + head, tile, window.slots), logits + logits_floats,
                          window.vectors(), logits + tile * kKeyTileSlots, window.stride(), scratch);
     });
-    context.threads().ParallelFor(end - begin, [&](int64_t head, int worker) {
-      reduce(memory + head * per_head, out.data<float>() + (begin + head) * out.row_stride(), worker);
+    threads.ForEach(heads, [&](int64_t head, int worker) {
+      reduce(memory + head * per_head, out.data<float>() + (first + head) * out.row_stride(), worker);
     });
-  });
-}
-
-void AddScaled(const float* x, float factor, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] += x[i] * factor;
-}
-
-void MaxScaled(const float* x, float factor, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = std::max(y[i], x[i] * factor);
+  };
+  ForHeads(context, window.kv.layout.kv_heads, per_head, of_heads);
 }
 
 // Softmax probabilities of a head's vectors over the slots that each of them may see; zero beyond.
@@ -75,17 +68,17 @@ void CausalSoftmax(const Kernels& kernels, const Window& window, float* p) {
 }
 
 // P of section 3 reduced for slots [0, columns): p [w, G, stride]; sums and fixed hold `columns` numbers.
-void ReduceHeads(const Window& window, WindowReduce reduce, const float* p, int64_t columns, float* sums,
-                 int64_t* fixed, float* out) {
+void ReduceHeads(const Kernels& kernels, const Window& window, WindowReduce reduce, const float* p, int64_t columns,
+                 float* sums, int64_t* fixed, float* out) {
   std::fill_n(out, columns, 0.0f);
   std::fill_n(fixed, columns, 0);
   for (int64_t g = 0; g < window.G(); ++g) {
     std::fill_n(sums, columns, 0.0f);
     for (int64_t r = 0; r < window.w(); ++r) {
-      AddScaled(p + (r * window.G() + g) * window.stride(), 1, columns, sums);
+      kernels.add_scaled(p + (r * window.G() + g) * window.stride(), 1, columns, sums);
     }
     if (reduce == WindowReduce::kMaxOfHeads) {
-      MaxScaled(sums, 1, columns, out);
+      kernels.max_row(sums, columns, out);
     } else {
       for (int64_t i = 0; i < columns; ++i) fixed[i] += ToFixedPoint(sums[i]);
     }
@@ -95,12 +88,13 @@ void ReduceHeads(const Window& window, WindowReduce reduce, const float* p, int6
   for (int64_t i = 0; i < columns; ++i) out[i] = static_cast<float>(static_cast<double>(fixed[i]) / divisor);
 }
 
-void MeanOfMaxima(const Window& window, const float* p, int64_t columns, float* maxima, float* out) {
+void MeanOfMaxima(const Kernels& kernels, const Window& window, const float* p, int64_t columns, float* maxima,
+                  float* out) {
   std::fill_n(out, columns, 0.0f);
   for (int64_t r = 0; r < window.w(); ++r) {
     std::fill_n(maxima, columns, 0.0f);
-    for (int64_t g = 0; g < window.G(); ++g, p += window.stride()) MaxScaled(p, 1, columns, maxima);
-    AddScaled(maxima, 1.0f / static_cast<float>(window.w()), columns, out);
+    for (int64_t g = 0; g < window.G(); ++g, p += window.stride()) kernels.max_row(p, columns, maxima);
+    kernels.add_scaled(maxima, 1.0f / static_cast<float>(window.w()), columns, out);
   }
 }
 
@@ -108,13 +102,14 @@ void MeanOfMaxima(const Window& window, const float* p, int64_t columns, float* 
 
 void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out) {
   const Window window = {kv, queries, out.dim(1)};
+  const Kernels& kernels = context.cpu_kernels();
   const int64_t m = window.slots;
   ForHeadLogits(context, window, out, [&](float* logits, float* row, int) {
     std::fill_n(row, m, 0.0f);
     for (int64_t r = 0; r < window.w(); ++r, logits += window.G() * window.stride()) {
-      for (int64_t g = 1; g < window.G(); ++g) MaxScaled(logits + g * window.stride(), 1, m, logits);
-      const float sum = context.cpu_kernels().exp_row(logits, m);
-      AddScaled(logits, 1.0f / (sum * static_cast<float>(window.w())), m, row);
+      for (int64_t g = 1; g < window.G(); ++g) kernels.max_row(logits + g * window.stride(), m, logits);
+      const float sum = kernels.exp_row(logits, m);
+      kernels.add_scaled(logits, 1.0f / (sum * static_cast<float>(window.w())), m, row);
     }
   });
 }
@@ -122,15 +117,16 @@ void WindowImportance(Context& context, const KvView& kv, const Tensor& queries,
 void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce,
                      const Tensor& out) {
   const Window window = {kv, queries, kv.num_slots};
+  const Kernels& kernels = context.cpu_kernels();
   const int64_t columns = out.dim(1);
   ForHeadLogits(context, window, out, [&](float* logits, float* row, int worker) {
     int64_t* fixed = static_cast<int64_t*>(context.Scratch(worker, columns * (sizeof(int64_t) + sizeof(float))));
     float* sums = reinterpret_cast<float*>(fixed + columns);
-    CausalSoftmax(context.cpu_kernels(), window, logits);
+    CausalSoftmax(kernels, window, logits);
     if (reduce == WindowReduce::kMeanOfMaxima) {
-      MeanOfMaxima(window, logits, columns, sums, row);
+      MeanOfMaxima(kernels, window, logits, columns, sums, row);
     } else {
-      ReduceHeads(window, reduce, logits, columns, sums, fixed, row);
+      ReduceHeads(kernels, window, reduce, logits, columns, sums, fixed, row);
     }
   });
 }
