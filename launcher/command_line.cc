@@ -37,12 +37,12 @@ void ForEachFlag(const Subcommand& subcommand, Visit visit) {
   }
 }
 
-// The flag's name for `text` ("tp", "tensor-parallel-size"), or "".
+// The ABSL_FLAG's name for `text` ("tp", "tensor-parallel-size"), or "".
 std::string Resolve(const Subcommand& subcommand, const std::string& text) {
   const std::string wanted = Underscored(text);
   std::string found;
   ForEachFlag(subcommand, [&](const FlagEntry& entry) {
-    if (wanted == entry.name || (*entry.alias != '\0' && wanted == entry.alias)) found = entry.name;
+    if (wanted == entry.spelled() || (*entry.alias != '\0' && wanted == entry.alias)) found = entry.name;
   });
   return found;
 }
@@ -56,7 +56,7 @@ const Subcommand* OwnerOf(const std::string& name, const std::vector<Subcommand>
 
 std::string Suggestion(const Subcommand& subcommand, const std::string& name) {
   std::vector<std::string> names;
-  ForEachFlag(subcommand, [&](const FlagEntry& entry) { names.push_back(FlagSpelling(entry.name)); });
+  ForEachFlag(subcommand, [&](const FlagEntry& entry) { names.push_back(FlagSpelling(entry.spelled())); });
   return NearestName(FlagSpelling(name), names);
 }
 
@@ -189,8 +189,9 @@ absl::Status ApplyConfigFile(const std::string& path, const CommandLine& command
 
 std::vector<std::pair<std::string, std::string>> Settings(const Subcommand& subcommand) {
   std::vector<std::pair<std::string, std::string>> settings;
-  ForEachFlag(subcommand,
-              [&](const FlagEntry& entry) { settings.emplace_back(entry.name, FlagNamed(entry.name).CurrentValue()); });
+  ForEachFlag(subcommand, [&](const FlagEntry& entry) {
+    settings.emplace_back(entry.spelled(), FlagNamed(entry.name).CurrentValue());
+  });
   return settings;
 }
 
@@ -218,7 +219,7 @@ std::string FlagHelp(const FlagEntry& entry) {
   const absl::CommandLineFlag& flag = FlagNamed(entry.name);
   std::string left = "  ";
   if (*entry.alias != '\0') absl::StrAppend(&left, "-", entry.alias, ", ");
-  absl::StrAppend(&left, "--", FlagSpelling(entry.name), *entry.value == '\0' ? "" : " ", entry.value);
+  absl::StrAppend(&left, "--", FlagSpelling(entry.spelled()), *entry.value == '\0' ? "" : " ", entry.value);
   if (left.size() + 2 > kHelpColumn) {
     absl::StrAppend(&left, "\n", std::string(kHelpColumn, ' '));
   } else {

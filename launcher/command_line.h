@@ -20,7 +20,10 @@ class World;
 struct FlagEntry {
   const char* name;  // of the ABSL_FLAG
   const char* value = "";
-  const char* alias = "";  // short form without the dash: "tp"
+  const char* alias = "";     // short form without the dash: "tp"
+  const char* spelling = "";  // what arguments call it, where the ABSL_FLAG of that name is another subcommand's
+
+  const char* spelled() const { return *spelling == '\0' ? name : spelling; }
 };
 
 struct FlagGroup {

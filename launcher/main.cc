@@ -14,6 +14,7 @@
 #include "launcher/bootstrap.h"
 #include "launcher/build_info.h"
 #include "launcher/command_line.h"
+#include "launcher/eval/eval_flags.h"
 #include "launcher/exit_codes.h"
 #include "launcher/flags.h"
 #include "launcher/nearest_name.h"
@@ -37,6 +38,12 @@ const std::vector<Subcommand>& Subcommands() {
        {&kPromptFlags, &kSamplingFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kCompressionFlags, &kQuietFlags,
         &kConfigFlags},
        Generate},
+      {"eval",
+       "--model DIR --task gsm8k -i test.jsonl -o DIR --kv-compression rkv,snapkv --kv-budget 128,256",
+       "measure accuracy under KV compression against the full cache, in the same memory",
+       {&kEvalFlags, &kEvalSweepFlags, &kEvalSamplingFlags, &kModelFlags, &kParallelFlags, &kMemoryFlags, &kReportFlags,
+        &kConfigFlags},
+       Eval},
       {"inspect",
        "--model DIR --chat TEXT --kv-compression rkv --output-html page.html",
        "answer one prompt, and show which tokens each layer and KV head kept",

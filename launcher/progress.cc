@@ -23,14 +23,15 @@ constexpr double kRateSmoothing = 0.3;
 
 // From the requests done so far, which is fair only once a good part of a round is through.
 std::string TimeLeft(const ProgressState& state, double elapsed_seconds) {
-  if (!state.total.has_value() || state.done == 0 || state.done >= *state.total) return "";
-  const double left =
-      elapsed_seconds / static_cast<double>(state.done) * static_cast<double>(*state.total - state.done);
+  const int64_t done = state.done - state.done_before;
+  if (!state.total.has_value() || done == 0 || state.done >= *state.total) return "";
+  const double left = elapsed_seconds / static_cast<double>(done) * static_cast<double>(*state.total - state.done);
   return absl::StrCat(", ", FormatDuration(std::max(0.0, left)), " left");
 }
 
 std::string Count(const ProgressState& state) {
-  return state.total.has_value() ? absl::StrCat(state.done, "/", *state.total) : absl::StrCat(state.done);
+  return absl::StrCat(state.label, state.label.empty() ? "" : ": ", state.done, state.total.has_value() ? "/" : "",
+                      state.total.has_value() ? absl::StrCat(*state.total) : "");
 }
 
 std::string Failures(const ProgressState& state) {

@@ -15,6 +15,8 @@ struct ProgressState {
   std::optional<int64_t> total;  // none: not known beforehand
   int64_t generated_tokens = 0;
   int64_t running = 0;
+  int64_t done_before = 0;  // of `done`: by an earlier run
+  std::string label = {};   // which part of the job this is; "" where it has no parts
 };
 
 // One line without its end. `elapsed_seconds` since the start; `tokens_per_second` of the recent past.

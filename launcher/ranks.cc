@@ -1,9 +1,11 @@
 #include "launcher/ranks.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/core/context.h"
 #include "kernels/core/status_macros.h"
+#include "launcher/batch/replica_link.h"
 #include "launcher/exit_codes.h"
 #include "launcher/progress.h"
 #include "launcher/signals.h"
@@ -14,6 +16,7 @@ namespace {
 
 // A rank that is told to end gives its leader this long to end the job in order.
 constexpr int kGraceSeconds = 3;
+constexpr double kStatusInterval = 0.5;  // seconds
 
 }  // namespace
 
@@ -32,6 +35,26 @@ absl::StatusOr<std::unique_ptr<Engine>> StartEngine(World& world, EngineOptions 
 int FollowLeader(World& world, Engine& engine) {
   NoteStopSignals(kGraceSeconds);
   if (const absl::Status status = engine.Serve(); !status.ok()) world.AbortAll(status);
+  return kExitOk;
+}
+
+std::vector<int> OtherLeaders(const ParallelSizes& sizes) {
+  std::vector<int> leaders;
+  for (int dp = 1; dp < sizes.dp; ++dp) leaders.push_back(WorldRankOf({.tp = 0, .pp = 0, .dp = dp}, sizes));
+  return leaders;
+}
+
+int64_t ReplicaCapacity(const Engine& engine) {
+  const int64_t batch = engine.options().max_num_seqs;
+  return batch + std::max<int64_t>(2, batch / 4);
+}
+
+int LeadReplica(World& world, Engine& engine, ReplicaWorker& worker) {
+  NoteStopSignals(kGraceSeconds);
+  if (const absl::Status served = ServeItems(world.channel(), worker, kStatusInterval); !served.ok()) {
+    world.AbortAll(served);
+  }
+  DismissFollowers(world, engine);
   return kExitOk;
 }
 

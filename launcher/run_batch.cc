@@ -1,5 +1,4 @@
 // cairn run-batch: a file of requests to a file of results.
-#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -25,9 +24,6 @@
 
 namespace cairn {
 namespace {
-
-constexpr double kStatusInterval = 0.5;
-constexpr int kGraceSeconds = 3;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -80,12 +76,6 @@ ProgressState StateOf(const BatchTotals& totals, const BatchFiles& files) {
           .running = totals.running()};
 }
 
-// What a replica is given at once: its batch, and a quarter of it waiting.
-int64_t ReplicaCapacity(const Engine& engine) {
-  const int64_t batch = engine.options().max_num_seqs;
-  return batch + std::max<int64_t>(2, batch / 4);
-}
-
 absl::Status Report(const BatchSummary& summary, BatchFiles& files, const Subcommand& self, bool quiet) {
   if (!quiet) PrintToStderr(SummaryText(summary));
   if (files.summary == nullptr) return absl::OkStatus();
@@ -99,9 +89,6 @@ absl::StatusOr<BatchTotals> RunRoot(World& world, Engine& engine, ReplicaWorker&
   CAIRN_RETURN_IF_ERROR(files.results->Begin());
   if (files.errors != nullptr) CAIRN_RETURN_IF_ERROR(files.errors->Begin());
   const EngineOptions& options = engine.options();
-  std::vector<int> other_leaders;
-  for (int dp = 1; dp < options.parallel.dp; ++dp)
-    other_leaders.push_back(WorldRankOf({.tp = 0, .pp = 0, .dp = dp}, options.parallel));
   Progress progress(Progress::StyleForStderr(quiet), PrintToStderr);
   BatchRoot root({.reader = *files.input,
                   .results = *files.results,
@@ -109,7 +96,7 @@ absl::StatusOr<BatchTotals> RunRoot(World& world, Engine& engine, ReplicaWorker&
                   .records = records,
                   .worker = worker,
                   .world = world.channel(),
-                  .other_leaders = std::move(other_leaders),
+                  .other_leaders = OtherLeaders(options.parallel),
                   .replica_capacity = ReplicaCapacity(engine),
                   .timeout_seconds = options.distributed_timeout_seconds,
                   .should_stop = [] { return StopSignal() != 0; },
@@ -136,15 +123,6 @@ int LeadRoot(World& world, Engine& engine, ReplicaWorker& worker, const RecordBu
   if (const absl::Status reported = Report(summary, files, self, quiet); !reported.ok()) world.AbortAll(reported);
   if (summary.totals.interrupted) return ExitCodeOfSignal(StopSignal());
   return summary.totals.failed > 0 ? kExitSomeFailed : kExitOk;
-}
-
-int LeadReplica(World& world, Engine& engine, ReplicaWorker& worker) {
-  NoteStopSignals(kGraceSeconds);
-  if (const absl::Status served = ServeItems(world.channel(), worker, kStatusInterval); !served.ok()) {
-    world.AbortAll(served);
-  }
-  DismissFollowers(world, engine);
-  return kExitOk;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ namespace cairn {
 absl::StatusOr<int> RunBatch(World& world, const Subcommand& self);
 absl::StatusOr<int> Generate(World& world, const Subcommand& self);
 absl::StatusOr<int> Inspect(World& world, const Subcommand& self);
+absl::StatusOr<int> Eval(World& world, const Subcommand& self);
 absl::StatusOr<int> PlanRun(World& world, const Subcommand& self);
 absl::StatusOr<int> Doctor(World& world, const Subcommand& self);
 

@@ -53,6 +53,7 @@ absl::Status BatchRoot::DealLine(Replica& replica, InputLine line) {
         ItemError{"duplicate_custom_id",
                   absl::StrCat("line ", line.number, ": an earlier line has the custom_id '", item.custom_id, "'")};
   }
+  if (job_.answered != nullptr && job_.answered->contains(item.custom_id)) return absl::OkStatus();
   if (parsed.error.has_value()) return Finish(job_.records.Failure(item, *parsed.error));
   const size_t index = static_cast<size_t>(&replica - replicas_.data());
   in_flight_[line.number] = {index, item.sampling.n};

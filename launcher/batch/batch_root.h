@@ -48,6 +48,8 @@ class BatchRoot {
     double timeout_seconds = 0;  // a replica that has work and is silent for so long is lost
     std::function<bool()> should_stop;
     std::function<void(const BatchTotals&)> on_progress;  // after every step
+    // Requests of these custom_ids have records already and are left out; may be null.
+    const absl::flat_hash_set<std::string>* answered = nullptr;
   };
   explicit BatchRoot(Job job);
 

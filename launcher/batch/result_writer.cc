@@ -66,6 +66,12 @@ absl::Status LineFile::Begin() {
   return absl::OkStatus();
 }
 
+absl::Status LineFile::Continue(int64_t bytes) {
+  if (regular_ && ftruncate(fd_, bytes) != 0) return Failed("continuing", errno);
+  bytes_ = bytes;
+  return absl::OkStatus();
+}
+
 absl::Status LineFile::Failed(const char* operation, int error) {
   // A part of a line would spoil the file for its readers.
   if (regular_ && ftruncate(fd_, bytes_) != 0) {

@@ -26,6 +26,8 @@ class LineFile {
 
   // Empties a file that is to be overwritten: at the last moment, when the job is about to produce something.
   absl::Status Begin();
+  // Of a file that is to be continued: keeps its first `bytes` bytes (whole lines), drops the rest.
+  absl::Status Continue(int64_t bytes);
   // Hands the whole line and its newline to the system. After a failure (disk full, closed pipe) a regular file is cut
   // back to its last whole line, and the error says how many lines it has.
   absl::Status Write(const std::string& line);
