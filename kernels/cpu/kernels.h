@@ -119,10 +119,11 @@ struct Kernels {
   void (*unit_keys)(const KeyTile&, int64_t padded, float* units, float* squares, float* sum);
   // units [64, padded] to panels [4][d][16].
   void (*key_panels)(const float* units, int64_t padded, int64_t d, float* panels);
-  // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold. Needed where bit r of `rows` or bit c of
-  // `columns` is set and, with `above`, c > r; zero or the truth elsewhere.
+  // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold, bit c of `valid` is set and, with `above`,
+  // c > r. Needed are the last such c of each row whose bit is set in `rows` and the last such r of each column in
+  // `columns`, no other bits behind these; zero or the truth elsewhere.
   void (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
-                       uint64_t rows, uint64_t columns, bool above, uint64_t* masks);
+                       uint64_t rows, uint64_t columns, uint64_t valid, bool above, uint64_t* masks);
   // Bit i: values[i] < bound, i < 64.
   uint64_t (*below)(const int32_t* values, int32_t bound);
   // out[s] = units[s] . x, s < count.

@@ -191,7 +191,7 @@ void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
 }
 
 void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
-                 uint64_t columns, bool above, uint64_t* masks) {
+                 uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
   for (int64_t r = 0; r < kKeyTileSlots; ++r) {
     masks[r] = 0;
     for (int64_t c = above ? r + 1 : 0; c < kKeyTileSlots; ++c) {
@@ -201,6 +201,7 @@ void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_
       for (int64_t i = 0; i < d; ++i) product += units[r * padded + i] * column[i * kPanelColumns];
       if (product > threshold) masks[r] |= uint64_t{1} << c;
     }
+    masks[r] &= valid;
   }
 }
 

@@ -32,6 +32,8 @@ struct HeadKeys {
   // With a memory: [tiles * 64] what the plane says of a slot, and the position of its token.
   int32_t* memory;
   int32_t* positions;
+  int32_t*
+      index;  // [places]: the first slot whose position is in a place's share of all positions, -1 if there is none
 };
 
 // What the plane says of a slot: nothing yet, no near-duplicate, or the position of the newest (plus kFirstPosition).
@@ -45,8 +47,9 @@ struct Keys {
   int64_t d() const { return kv.layout.head_dim; }
   int64_t padded() const { return PaddedFloats(d()); }
   int64_t tiles() const { return NumKeyTiles(n); }
+  int64_t places() const { return 2 * kKeyTileSlots * tiles(); }
   int64_t floats_per_head() const {
-    return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + padded() + 2 * PaddedFloats(tiles());
+    return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + places() + padded() + 2 * PaddedFloats(tiles());
   }
   HeadKeys head(float* memory, int64_t index) const {
     const int64_t slots = tiles() * kKeyTileSlots;
@@ -60,7 +63,8 @@ struct Keys {
     k.newest = reinterpret_cast<int32_t*>(k.left_out + slots);
     k.memory = k.newest + slots;
     k.positions = k.memory + slots;
-    k.open = reinterpret_cast<uint64_t*>(k.positions + slots);
+    k.index = k.positions + slots;
+    k.open = reinterpret_cast<uint64_t*>(k.index + places());
     return k;
   }
 };
@@ -74,11 +78,40 @@ void ForBlocks(const KvView& kv, int head, int64_t n, const F& f) {
   }
 }
 
+// Where in the index a position's search begins.
+struct PositionIndex {
+  int32_t base;   // the first slot's position
+  uint32_t last;  // the last slot's place
+  int shift;
+
+  PositionIndex(const HeadKeys& k, int64_t old, int64_t places) : base(k.positions[0]) {
+    const uint32_t range = static_cast<uint32_t>(k.positions[old - 1] - base);
+    shift = std::max(0, static_cast<int>(std::bit_width(range)) -
+                            static_cast<int>(std::bit_width(static_cast<uint32_t>(places))) + 1);
+    last = range >> shift;
+  }
+  uint32_t PlaceOf(int32_t position) const { return static_cast<uint32_t>(position - base) >> shift; }
+};
+
 void ReadMemory(const Keys& keys, const HeadKeys& k, int head) {
   ForBlocks(keys.kv, head, keys.old, [&](int64_t slot, const float* scores, const int32_t* positions, int64_t count) {
     std::memcpy(k.memory + slot, scores, count * sizeof(float));
     std::copy_n(positions, count, k.positions + slot);
   });
+  const PositionIndex index(k, keys.old, keys.places());
+  std::fill_n(k.index, index.last + 1, -1);
+  for (int64_t slot = keys.old - 1; slot >= 0; --slot) {
+    k.index[index.PlaceOf(k.positions[slot])] = static_cast<int32_t>(slot);  // the lowest slot of a place stays
+  }
+}
+
+// The slot of the token at a position, -1 if it has gone.
+int32_t SlotAt(const Keys& keys, const HeadKeys& k, const PositionIndex& index, int32_t position) {
+  const uint32_t place = index.PlaceOf(position);
+  if (place > index.last || k.index[place] < 0) return -1;
+  int32_t slot = k.index[place];
+  while (slot < keys.old && k.positions[slot] < position) ++slot;
+  return slot < keys.old && k.positions[slot] == position ? slot : -1;
 }
 
 // What the last call found for the keys of a tile, as far as it still holds.
@@ -86,21 +119,13 @@ void Recall(const Keys& keys, const HeadKeys& k, int64_t tile) {
   const int64_t begin = tile * kKeyTileSlots, end = std::min(keys.old, begin + kKeyTileSlots);
   std::fill_n(k.newest + begin, kKeyTileSlots, -1);
   k.open[tile] = 0;
+  if (begin >= end) return;
+  const PositionIndex index(k, keys.old, keys.places());
   for (int64_t slot = begin; slot < end; ++slot) {
     if (k.memory[slot] == kAlone) continue;
-    // The last slot whose position is not above the wanted one; without branches, which would be guessed wrong.
-    const int32_t wanted = k.memory[slot] - kFirstPosition;
-    const int32_t* found = k.positions;
-    for (int64_t left = keys.old; left > 1;) {
-      const int64_t half = left / 2;
-      found += found[half] <= wanted ? half : 0;
-      left -= half;
-    }
-    if (*found == wanted) {
-      k.newest[slot] = static_cast<int32_t>(found - k.positions);
-    } else {
-      k.open[tile] |= uint64_t{1} << (slot - begin);
-    }
+    const int32_t found = SlotAt(keys, k, index, k.memory[slot] - kFirstPosition);
+    k.newest[slot] = found;
+    k.open[tile] |= static_cast<uint64_t>(found < 0) << (slot - begin);
   }
 }
 
@@ -210,13 +235,8 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
     if (searching_columns == 0 && searching_rows == 0) continue;
     if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
     packed = true;
-    kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, searching_rows, searching_columns,
-                         row == at, masks);
-    if (row == at) {
-      for (int r = 0; r < kKeyTileSlots; ++r) masks[r] &= valid & (~uint64_t{1} << r);
-    } else if (slots < kKeyTileSlots) {
-      for (uint64_t& mask : masks) mask &= valid;
-    }
+    kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, searching_rows, searching_columns, valid,
+                         /*above=*/row == at, masks);
     Record(row, at, masks, searching_rows, searching_columns, rows, columns);
   }
 }

@@ -31,9 +31,13 @@ template <typename T>
 Threshold<T> FindThreshold(const T* values, T* work, int64_t n, int64_t count) {
   using Unsigned = std::make_unsigned_t<T>;
   // Counted by their leading bits; only those that share them with the one looked for are put in order.
-  const auto [least, most] = std::minmax_element(values, values + n);
-  const Unsigned base = static_cast<Unsigned>(*least);
-  const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<Unsigned>(*most) - base)) - 8);
+  T least = values[0], most = values[0];
+  for (int64_t i = 1; i < n; ++i) {
+    least = std::min(least, values[i]);
+    most = std::max(most, values[i]);
+  }
+  const Unsigned base = static_cast<Unsigned>(least);
+  const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<Unsigned>(most) - base)) - 8);
   const auto bucket_of = [&](T value) { return static_cast<int>((static_cast<Unsigned>(value) - base) >> shift); };
   int32_t counts[256] = {};
   for (int64_t i = 0; i < n; ++i) ++counts[bucket_of(values[i])];

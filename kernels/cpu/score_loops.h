@@ -186,66 +186,79 @@ void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
   WidenKeys<Format::kF32>(rows, kKeyTileSlots, d, panels);
 }
 
-// Rows and panels whose products are in registers together: all panels where these suffice, so that a row's elements
-// are read once. (AVX-512: 4 x 4 gives 90 % of peak at 128 dimensions, the matmul loop's 12 x 2 and a pass over the
-// products in memory 78 %.)
-constexpr int kSimilarPanels = kMaxAccumulators >= 16 ? 4 : 1, kSimilarRows = kMaxAccumulators >= 16 ? 4 : 6;
+// Rows and panels whose products are in registers together, and the columns of these panels.
+constexpr int kSimilarRows = kMaxAccumulators >= 16 ? 8 : 6, kSimilarPanels = kMaxAccumulators >= 16 ? 2 : 1;
+constexpr int kSimilarColumns = kSimilarPanels * kLanes;
 
-// Rows [row, row + R) against panels [panel, panel + P): the products become bits without being stored.
-template <int R, int P>
-void SimilarBlock(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, int64_t row,
-                  int64_t panel, uint64_t* masks) {
+// Columns [first, first + kSimilarColumns) of the panels, as bits.
+struct SimilarColumns {
+  int first;
+  uint32_t valid;
+  int64_t before;  // with `above`: the row before column `first`; else no row is behind it
+  uint32_t open;   // have not found the last row that is similar
+
+  // What a row may be similar to.
+  CAIRN_SIMD uint32_t Of(int64_t row) const {
+    const int64_t skipped = row - before;
+    return skipped <= 0 ? valid : skipped >= kSimilarColumns ? 0 : valid & ~0u << skipped;
+  }
+};
+
+// Rows [row, row + R): the products become bits without being stored. Returns the rows that have one.
+template <int R>
+uint64_t SimilarBlock(const float* units, int64_t padded, const float* panels, int64_t d, F32x16 threshold, int64_t row,
+                      SimilarColumns* columns, uint64_t* masks) {
+  constexpr int P = kSimilarPanels;
   Rows<R> x;
   Sums<R, P> sums;
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
     x.at[r] = units + (row + r) * padded;
     CAIRN_UNROLL for (int p = 0; p < P; ++p) sums.at[r][p] = Zero();
   }
-  const uint8_t* w = reinterpret_cast<const uint8_t*>(panels + panel * d * kLanes);
+  const uint8_t* w = reinterpret_cast<const uint8_t*>(panels + columns->first * d);
   const int64_t panel_bytes = d * kLanes * sizeof(float);
 #pragma GCC unroll 2
   for (int64_t k = 0; k < d; ++k, w += F32Weights::kBytesPerK) Step<F32Weights, R, P>(x, k, w, panel_bytes, sums);
-  const F32x16 bound = Set(threshold);
+  uint64_t found_rows = 0;
+  uint32_t found_columns = 0;
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) {
-      masks[row + r] |= static_cast<uint64_t>(MaskGreater(sums.at[r][p], bound)) << ((panel + p) * kLanes);
+    uint32_t similar = 0;
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) similar |= MaskGreater(sums.at[r][p], threshold) << (p * kLanes);
+    similar &= columns->Of(row + r);
+    masks[row + r] |= static_cast<uint64_t>(similar) << columns->first;
+    found_rows |= static_cast<uint64_t>(similar != 0) << (row + r);
+    found_columns |= similar;
+  }
+  columns->open &= ~found_columns;
+  return found_rows;
+}
+
+// The last columns and the last rows first: a row or column that has found its last one needs no more.
+void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
+                 uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
+  __builtin_memset(masks, 0, kKeyTileSlots * sizeof(uint64_t));
+  const F32x16 bound = Set(threshold);
+  constexpr int kRest = kKeyTileSlots % kSimilarRows;
+  constexpr uint32_t kAll = static_cast<uint32_t>((uint64_t{1} << kSimilarColumns) - 1);
+  for (int first = kKeyTileSlots - kSimilarColumns; first >= 0; first -= kSimilarColumns) {
+    SimilarColumns some = {.first = first,
+                           .valid = static_cast<uint32_t>(valid >> first) & kAll,
+                           .before = above ? first - 1 : INT64_MAX,
+                           .open = static_cast<uint32_t>(columns >> first) & kAll};
+    const auto is_needed = [&](int64_t row, int count) __attribute__((always_inline)) {
+      const uint64_t group = rows >> row & ((uint64_t{1} << count) - 1);
+      return (group != 0 || some.open != 0) && some.Of(row) != 0;
+    };
+    int64_t row = kKeyTileSlots - kRest;
+    if constexpr (kRest != 0) {
+      if (is_needed(row, kRest)) rows &= ~SimilarBlock<kRest>(units, padded, panels, d, bound, row, &some, masks);
+    }
+    while (row > 0) {
+      row -= kSimilarRows;
+      if (!is_needed(row, kSimilarRows)) continue;
+      rows &= ~SimilarBlock<kSimilarRows>(units, padded, panels, d, bound, row, &some, masks);
     }
   }
-}
-
-// Against panels [panel, 4), as many at once as registers hold.
-template <int R, int P = kSimilarPanels>
-void SimilarPanels(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, int64_t row,
-                   int64_t panel, uint64_t* masks) {
-  for (; panel + P <= kKeyTileSlots / kLanes; panel += P) {
-    SimilarBlock<R, P>(units, padded, panels, d, threshold, row, panel, masks);
-  }
-  if constexpr (P > 1) SimilarPanels<R, P - 1>(units, padded, panels, d, threshold, row, panel, masks);
-}
-
-// A group of rows against all panels if one of them needs these, else against those with columns that need the rows.
-template <int R>
-void SimilarRows(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, int64_t row,
-                 uint64_t rows, uint64_t columns, bool above, uint64_t* masks) {
-  int64_t panel = above ? row / kLanes : 0;
-  if ((rows >> row & ((uint64_t{1} << R) - 1)) != 0) {
-    return SimilarPanels<R>(units, padded, panels, d, threshold, row, panel, masks);
-  }
-  for (; panel < kKeyTileSlots / kLanes; ++panel) {
-    if ((columns >> (panel * kLanes) & 0xffff) == 0) continue;
-    SimilarBlock<R, 1>(units, padded, panels, d, threshold, row, panel, masks);
-  }
-}
-
-void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
-                 uint64_t columns, bool above, uint64_t* masks) {
-  __builtin_memset(masks, 0, kKeyTileSlots * sizeof(uint64_t));
-  int64_t row = 0;
-  for (; row + kSimilarRows <= kKeyTileSlots; row += kSimilarRows) {
-    SimilarRows<kSimilarRows>(units, padded, panels, d, threshold, row, rows, columns, above, masks);
-  }
-  constexpr int kRest = kKeyTileSlots % kSimilarRows;
-  if constexpr (kRest != 0) SimilarRows<kRest>(units, padded, panels, d, threshold, row, rows, columns, above, masks);
 }
 
 uint64_t Below(const int32_t* values, int32_t bound) {
