@@ -50,7 +50,7 @@ class Context {
   ThreadPool& threads() { return threads_; }
   const cpu::Kernels& cpu_kernels() const { return *cpu_kernels_; }
   cuda::DeviceState& cuda() { return *cuda_; }
-  // The instruction set in use, for logs: scalar, avx2, avx512, avx512_bf16; cuda.
+  // The instruction set in use, for logs: scalar, avx2, avx512, avx512_bf16, avx512_amx; cuda.
   const char* isa_name() const;
 
   // Scratch of at least `bytes` for one worker, 64-byte aligned, valid until the next call for that worker. Grows on

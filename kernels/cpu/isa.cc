@@ -1,5 +1,11 @@
 #include "kernels/cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
@@ -10,8 +16,20 @@ namespace cairn::cpu {
 namespace {
 
 bool IsKnown(absl::string_view name) {
-  return name == "scalar" || name == "avx2" || name == "avx512" || name == "avx512_bf16";
+  return name == "scalar" || name == "avx2" || name == "avx512" || name == "avx512_bf16" || name == "avx512_amx";
 }
+
+#if defined(__x86_64__)
+// Does the CPU have AMX tiles of bf16, and may this process use them? Linux wants to be asked for their 8 KB of state.
+bool MayUseTiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h: ARCH_REQ_XCOMP_PERM
+  static const bool is_allowed = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return is_allowed;
+}
+#endif
 
 }  // namespace
 
@@ -29,7 +47,9 @@ std::vector<const Kernels*> AvailableKernels() {
     return available;
   }
   available.push_back(&kAvx512Kernels);
-  if (__builtin_cpu_supports("avx512bf16")) available.push_back(&kAvx512Bf16Kernels);
+  if (!__builtin_cpu_supports("avx512bf16")) return available;
+  available.push_back(&kAvx512Bf16Kernels);
+  if (MayUseTiles()) available.push_back(&kAvx512AmxKernels);
 #endif
   return available;
 }

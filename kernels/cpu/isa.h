@@ -12,7 +12,7 @@ namespace cairn::cpu {
 struct Kernels;
 
 // Kernels that this CPU can run, the plain ones first, the best last. Kernels::name is scalar, avx2 (with FMA and
-// F16C), avx512 (F, BW, DQ, VL) or avx512_bf16.
+// F16C), avx512 (F, BW, DQ, VL), avx512_bf16 or avx512_amx (with AMX tiles).
 std::vector<const Kernels*> AvailableKernels();
 
 // By name. INVALID_ARGUMENT for an unknown name and for one that this CPU cannot run; the message lists those it can.

@@ -137,6 +137,7 @@ extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;
+extern const Kernels kAvx512AmxKernels;
 // The AVX-512 code on pairs of AVX2 registers, its bf16 dot product in plain arithmetic: for tests on older CPUs.
 extern const Kernels kEmulatedAvx512Kernels;
 #endif
