@@ -80,7 +80,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   impl->groups = std::move(groups);
   CAIRN_ASSIGN_OR_RETURN(impl->setup, SetUpRank(options, impl->groups));
   const EngineOptions& resolved = impl->setup.options;
-  if (impl->records_evictions()) impl->setup.runner->compressor()->RecordEvictions();
+  if (impl->records_evictions()) {
+    impl->setup.runner->compressor()->RecordEvictions();
+    if (resolved.shadow_full) impl->setup.runner->compressor()->KeepShadow(impl->setup.runner->cache());
+  }
   if (impl->groups.is_leader()) {
     impl->scheduler =
         std::make_unique<Scheduler>(SchedulerOptions{.max_num_seqs = resolved.max_num_seqs,

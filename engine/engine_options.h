@@ -32,6 +32,7 @@ struct EngineOptions {
   int32_t threads = 0;  // per rank; 0 = cores / ranks on this host
   double distributed_timeout_seconds = 600;
   bool record_evictions = false;  // Engine::TakeEvictions
+  bool shadow_full = false;       // keep the full cache beside it and measure the loss in TakeEvictions; CPU, slow
   bool show_progress = false;     // load progress on stderr (rank 0)
 
   // INVALID_ARGUMENT names the flag, its value and what is allowed.

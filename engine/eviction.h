@@ -18,6 +18,8 @@ struct Eviction {
   int32_t layer = 0, kv_head = 0;       // of the model
   std::vector<int32_t> slots = {};      // kept, ascending
   std::vector<int32_t> positions = {};  // of the tokens in them
+  // Against the full cache (engine/runner/shadow_cache.h); 0 without EngineOptions::shadow_full.
+  float mass_lost = 0, output_error = 0;
 };
 
 inline std::string SerializeEvictions(const std::vector<Eviction>& evictions) {
@@ -31,6 +33,8 @@ inline std::string SerializeEvictions(const std::vector<Eviction>& evictions) {
     out.Put(eviction.kv_head);
     out.PutVector(eviction.slots);
     out.PutVector(eviction.positions);
+    out.Put(eviction.mass_lost);
+    out.Put(eviction.output_error);
   }
   return out.Take();
 }
@@ -46,6 +50,8 @@ inline std::vector<Eviction> ParseEvictions(const std::string& bytes) {
     eviction.kv_head = in.Get<int32_t>();
     eviction.slots = in.GetVector<int32_t>();
     eviction.positions = in.GetVector<int32_t>();
+    eviction.mass_lost = in.Get<float>();
+    eviction.output_error = in.Get<float>();
   }
   return evictions;
 }

@@ -16,6 +16,7 @@
 #include "launcher/eval/eval_job.h"
 #include "launcher/eval/plot.h"
 #include "launcher/eval/report.h"
+#include "launcher/eval/shadow.h"
 #include "launcher/eval/sweep.h"
 #include "launcher/exit_codes.h"
 #include "launcher/flags.h"
@@ -112,9 +113,12 @@ class Root {
 
   // The setting at hand, on this rank's engine and the other replicas'.
   absl::Status Answer(Engine& engine) {
-    RealBatchEngine batch_engine(engine);
+    RealBatchEngine plain(engine);
+    ShadowStatistics lost(engine.model_config().num_layers, engine.model_config().num_kv_heads);
+    ShadowEngine shadow(engine, lost);
+    const bool has_shadow = engine.options().shadow_full;
     const RecordBuilder records(engine.tokenizer(), engine.options().model, ReasoningFormat::kNone, "eval");
-    ReplicaWorker worker(batch_engine, engine.tokenizer(), records);
+    ReplicaWorker worker(has_shadow ? shadow : plain, engine.tokenizer(), records);
     const int64_t answered_before = job_.num_answered();
     const auto state = [&](const BatchTotals& totals) {
       return ProgressState{.done = answered_before + totals.done(),
@@ -142,6 +146,7 @@ class Root {
     progress_.Update(state({}), Now());
     CAIRN_RETURN_IF_ERROR(root.Run());
     CAIRN_RETURN_IF_ERROR(run_->answers->Close());
+    if (has_shadow) CAIRN_RETURN_IF_ERROR(job_.AddShadow(*run_, lost));
     const BatchTotals& totals = root.totals();
     last_state_ = state(totals);
     generated_ += totals.generated_tokens();
@@ -167,6 +172,9 @@ class Root {
     const nlohmann::ordered_json json = EvalReportJson(report);
     CAIRN_RETURN_IF_ERROR(job_.directory().WriteJson("report.json", json));
     CAIRN_RETURN_IF_ERROR(job_.directory().WriteFile("accuracy.svg", AccuracyPlot(report)));
+    if (!report.shadows.empty()) {
+      CAIRN_RETURN_IF_ERROR(job_.directory().WriteFile("shadow.svg", ShadowPlot(report.model, report.shadows)));
+    }
     if (output_json_ != nullptr) CAIRN_RETURN_IF_ERROR(output_json_->WriteAll(IndentedJson(json)));
     CAIRN_RETURN_IF_ERROR(WriteToStdout(EvalReportTable(report)));
     const bool failed = std::any_of(report.settings.begin(), report.settings.end(),
@@ -218,6 +226,10 @@ absl::StatusOr<int> Eval(World& world, const Subcommand& self) {
   CAIRN_ASSIGN_OR_RETURN(const EngineOptions options, EngineOptionsFromFlags());
   CAIRN_ASSIGN_OR_RETURN(const EvalOptions eval, EvalOptionsFromFlags());
   CAIRN_ASSIGN_OR_RETURN(const Sweep sweep, MakeSweep(eval.sweep, options.compression, eval.full_cache));
+  if (eval.shadow_full && options.parallel.dp > 1) {
+    return UsageError(absl::StrCat("--shadow-full with --data-parallel-size=", options.parallel.dp,
+                                   ": it gathers from one replica; use -tp and -pp"));
+  }
   CAIRN_RETURN_IF_ERROR(CheckWorldSize(world, options.parallel, self.name));
   const bool quiet = absl::GetFlag(FLAGS_quiet);
   std::unique_ptr<EvalJob> job;
@@ -239,6 +251,7 @@ absl::StatusOr<int> Eval(World& world, const Subcommand& self) {
     if (turn.over) break;
     EngineOptions turn_options = options;
     turn_options.compression = turn.config;
+    turn_options.shadow_full = turn_options.record_evictions = eval.shadow_full && turn.config.enabled();
     if (options.kv_cache_memory_bytes == 0) turn_options.kv_cache_memory_bytes = turn.kv_cache_bytes;
     CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                            StartEngine(world, std::move(turn_options), quiet || !first));

@@ -12,12 +12,13 @@ absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptio
                                     int64_t num_layers, DType dtype, int64_t max_length, int64_t budget_bytes) {
   const std::unique_ptr<Scorer> scorer =
       options.compression.enabled() ? MakeScorer(options.compression) : std::unique_ptr<Scorer>();
+  const bool needs_queries = scorer != nullptr && (scorer->needs_queries() || options.shadow_full);
   CacheSize size = {.layout = {.kv_heads = static_cast<int>(heads.kv_heads.size()),
                                .head_dim = static_cast<int>(config.head_dim),
                                .block_size = options.block_size,
                                .dtype = dtype,
                                .has_score = scorer != nullptr && scorer->needs_running_score()},
-                    .rings = {.window = scorer != nullptr && scorer->needs_queries() ? options.compression.window : 0,
+                    .rings = {.window = needs_queries ? options.compression.window : 0,
                               .heads = static_cast<int>(heads.query_heads.size()),
                               .head_dim = static_cast<int>(config.head_dim)}};
   size.ring_bytes =

@@ -44,6 +44,12 @@ CacheCompressor::CacheCompressor(Context* context, ProcessGroups* groups, const 
 void CacheCompressor::Open(const OpenSequence& open) {
   open_[open.sequence] = {
       .request_id = open.request_id, .index = open.sampler.index, .budgets = footprint_.BudgetsFor(open.prompt_length)};
+  if (shadow_.has_value()) shadow_->Open(open.sequence);
+}
+
+void CacheCompressor::KeepShadow(const KvCache& cache) {
+  shadow_.emplace(cache.layout(), cache.num_layers(), static_cast<int>(heads_.query_heads.size()),
+                  static_cast<int>(open_.size()));
 }
 
 void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compactions) {
@@ -81,6 +87,7 @@ void CacheCompressor::Compact(KvCache& cache, int32_t sequence, int layer, const
 void CacheCompressor::Record(const KvCache& cache, int32_t sequence, int layer, const Tensor& kept) {
   if (heads_.replica_index != 0) return;
   const KvView kv = cache.View(sequence, layer);
+  if (shadow_.has_value()) shadow_->Extend(cache, sequence, layer);
   for (int head = 0; head < kv.layout.kv_heads; ++head) {
     const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head * kept.dim(1));
     Eviction eviction = {.request_id = open_[sequence].request_id,
@@ -90,6 +97,11 @@ void CacheCompressor::Record(const KvCache& cache, int32_t sequence, int layer, 
                          .kv_head = static_cast<int32_t>(heads_.kv_heads.begin) + head,
                          .slots = {slots, slots + kept.dim(1)}};
     for (const int32_t slot : eviction.slots) eviction.positions.push_back(*kv.position(head, slot));
+    if (shadow_.has_value()) {
+      const ShadowLoss loss = shadow_->Measure(cache, sequence, layer, head, eviction.positions);
+      eviction.mass_lost = loss.mass_lost;
+      eviction.output_error = loss.output_error;
+    }
     evictions_.push_back(std::move(eviction));
   }
 }

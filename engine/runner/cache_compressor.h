@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "engine/cache/footprint.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/eviction.h"
+#include "engine/runner/shadow_cache.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/core/context.h"
 #include "parallel/comm/process_groups.h"
@@ -38,6 +40,8 @@ class CacheCompressor {
 
   // From now on keep a record of every compaction, until it is taken.
   void RecordEvictions() { records_ = true; }
+  // Records have what is lost against the full cache, of which a copy is kept. The cache has query rings.
+  void KeepShadow(const KvCache& cache);
   std::vector<Eviction> TakeEvictions() { return std::exchange(evictions_, {}); }
 
   double seconds() const { return seconds_; }  // spent in Apply and Run
@@ -69,6 +73,7 @@ class CacheCompressor {
   std::vector<int64_t> fingerprints_;  // of the step at hand: a value for each (event, layer)
   bool records_ = false;
   std::vector<Eviction> evictions_;
+  std::optional<ShadowCache> shadow_;
   double seconds_ = 0;
 };
 

@@ -109,7 +109,7 @@ absl::Status EvalDirectory::CheckManifest(const ordered_json& manifest) const {
 absl::Status EvalDirectory::DeleteAnswers() const {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(PathOf(kAnswers), error)) {
-    if (entry.path().extension() == ".jsonl") fs::remove(entry.path(), error);
+    if (entry.path().extension() == ".jsonl" || entry.path().extension() == ".json") fs::remove(entry.path(), error);
     if (error) break;
   }
   if (!error) return session_file_->Begin();
@@ -149,6 +149,14 @@ absl::Status EvalDirectory::AddSession(const EvalSession& session) {
                              {"preemptions", session.preemptions},
                              {"kv_cache_bytes", session.kv_cache_bytes}};
   return session_file_->Write(line.dump());
+}
+
+absl::StatusOr<std::optional<json>> EvalDirectory::ReadJson(const std::string& name) const {
+  std::error_code error;
+  if (!fs::exists(PathOf(name), error)) return std::nullopt;
+  absl::StatusOr<json> value = ParseBoundedJson(ReadAll(PathOf(name)));
+  if (value.ok()) return std::optional<json>(*std::move(value));
+  return Damaged(PathOf(name), "not JSON: delete the file, or give --overwrite");
 }
 
 absl::Status EvalDirectory::WriteJson(const std::string& name, const ordered_json& json) const {

@@ -5,11 +5,13 @@
 //   answers/SETTING.jsonl   the answers under one setting, as `cairn run-batch` writes them
 //   sessions.jsonl          for each setting that ran: seconds, tokens, memory
 //   report.json, accuracy.svg
+//   answers/shadow-SETTING.json, shadow.svg   with --shadow-full: what compactions have lost
 #ifndef CAIRN_LAUNCHER_EVAL_EVAL_DIRECTORY_H_
 #define CAIRN_LAUNCHER_EVAL_EVAL_DIRECTORY_H_
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +54,8 @@ class EvalDirectory {
   const std::vector<EvalSession>& sessions() const { return sessions_; }
   absl::Status AddSession(const EvalSession& session);
 
+  // None where there is no such file.
+  absl::StatusOr<std::optional<nlohmann::json>> ReadJson(const std::string& name) const;
   // Replace a file of the directory.
   absl::Status WriteJson(const std::string& name, const nlohmann::ordered_json& json) const;
   absl::Status WriteFile(const std::string& name, const std::string& content) const;

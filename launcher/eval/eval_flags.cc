@@ -29,6 +29,9 @@ ABSL_FLAG(std::string, apply_chat_template, "auto",
           "auto (where the model has one and the task is made for it), true or false");
 ABSL_FLAG(std::string, seeds, "0", "a list: every question is answered once for each seed (needs --temperature)");
 ABSL_FLAG(bool, full_cache, true, "also measure the full cache, which the others are compared with");
+ABSL_FLAG(bool, shadow_full, false,
+          "keep the full cache beside the compressed one, and report what attention loses in each layer and KV head "
+          "(slow, takes the memory of both, one replica)");
 
 ABSL_FLAG(int32_t, eval_max_tokens, 0, "longest answer in tokens; 0 is the task's");
 ABSL_FLAG(float, eval_temperature, 0, "0 is greedy");
@@ -63,7 +66,8 @@ const FlagGroup kEvalFlags{"Evaluation",
                             {"system", "TEXT"},
                             {"enable_thinking"},
                             {"seeds", "LIST"},
-                            {"full_cache"}}};
+                            {"full_cache"},
+                            {"shadow_full"}}};
 const FlagGroup kEvalSamplingFlags{"Sampling",
                                    {{"eval_max_tokens", "N", "", "max_tokens"},
                                     {"min_tokens", "N"},
@@ -172,6 +176,7 @@ absl::StatusOr<EvalOptions> EvalOptionsFromFlags() {
   if (const int32_t most = absl::GetFlag(FLAGS_eval_max_tokens); most != 0) options.sampling.max_tokens = most;
   if (absl::Status valid = options.sampling.Validate(); !valid.ok()) return WithExitCode(valid, kExitUsage);
   options.full_cache = absl::GetFlag(FLAGS_full_cache);
+  options.shadow_full = absl::GetFlag(FLAGS_shadow_full);
   options.sweep = {{"kv_compression", absl::GetFlag(FLAGS_eval_kv_compression)},
                    {"kv_schedule", absl::GetFlag(FLAGS_eval_kv_schedule)},
                    {"kv_beta", absl::GetFlag(FLAGS_eval_kv_beta)},

@@ -29,6 +29,7 @@ struct EvalOptions {
   std::vector<int64_t> seeds;  // at least one
   SamplingParams sampling;     // max_tokens none: the task's; seed none
   bool full_cache = true;
+  bool shadow_full = false;
   std::vector<std::pair<std::string, std::string>> sweep;  // MakeSweep's lists, the budget last
 };
 

@@ -13,7 +13,7 @@
 namespace cairn {
 namespace {
 
-constexpr char kRequests[] = "requests.jsonl";
+constexpr char kRequests[] = "requests.jsonl", kShadow[] = "answers/shadow-";
 
 }  // namespace
 
@@ -72,6 +72,7 @@ nlohmann::ordered_json EvalJob::Manifest(const EngineOptions& engine) const {
           {"frequency_penalty", sampling.frequency_penalty},
           {"stop", sampling.stop},
           {"ignore_eos", sampling.ignore_eos},
+          {"shadow_full", options_.shadow_full},
           {"kv_threshold", base.similarity_threshold},
           {"kv_kernel", base.kernel_size},
           {"kv_pooling", base.pooling},
@@ -161,6 +162,24 @@ absl::Status EvalJob::Finish(const Run& run, const EvalSession& session) {
   return directory_->AddSession(named);
 }
 
+absl::StatusOr<ShadowStatistics> EvalJob::ReadShadow(const std::string& key) const {
+  const std::string name = absl::StrCat(kShadow, key, ".json");
+  CAIRN_ASSIGN_OR_RETURN(const std::optional<nlohmann::json> json, directory_->ReadJson(name));
+  if (!json.has_value()) return ShadowStatistics();
+  absl::StatusOr<ShadowStatistics> statistics = ShadowStatistics::FromJson(*json);
+  if (statistics.ok()) return statistics;
+  return WithExitCode(
+      absl::InvalidArgumentError(absl::StrCat(directory_->PathOf(name), ": ", statistics.status().message())),
+      kExitBadInput);
+}
+
+absl::Status EvalJob::AddShadow(const Run& run, const ShadowStatistics& lost) {
+  const std::string key = SettingKey(run.config);
+  CAIRN_ASSIGN_OR_RETURN(ShadowStatistics all, ReadShadow(key));
+  all.Merge(lost);
+  return directory_->WriteJson(absl::StrCat(kShadow, key, ".json"), all.ToJson());
+}
+
 absl::StatusOr<EvalReport> EvalJob::Report() {
   EvalReport report = {.task = task_.name,
                        .source = task_.source,
@@ -181,6 +200,8 @@ absl::StatusOr<EvalReport> EvalJob::Report() {
     }
     report.settings.push_back(Summarize(config, task_, options_.seeds, answers, full.has_value() ? &*full : nullptr,
                                         mean_full_length_, directory_->sessions()));
+    CAIRN_ASSIGN_OR_RETURN(ShadowStatistics shadow, ReadShadow(key));
+    if (!shadow.empty()) report.shadows.emplace_back(key, std::move(shadow));
   }
   report.mean_full_length = mean_full_length_;
   report.oracle = task_.oracle;

@@ -18,6 +18,7 @@
 #include "launcher/eval/eval_flags.h"
 #include "launcher/eval/report.h"
 #include "launcher/eval/results.h"
+#include "launcher/eval/shadow.h"
 #include "launcher/eval/sweep.h"
 #include "launcher/eval/task.h"
 
@@ -43,6 +44,9 @@ class EvalJob {
   // The setting has run, to its end or to a signal.
   absl::Status Finish(const Run& run, const EvalSession& session);
 
+  // What its compactions have lost, in addition to what an earlier run has left.
+  absl::Status AddShadow(const Run& run, const ShadowStatistics& lost);
+
   int64_t num_answers() const;  // of all settings
   int64_t num_answered() const { return num_answered_; }
   // For every setting the same memory: of a rank, the largest; 0 until a setting has run.
@@ -57,6 +61,8 @@ class EvalJob {
   nlohmann::ordered_json Manifest(const EngineOptions& engine) const;
   absl::Status WriteRequests(const class PromptBuilder& prompts) const;
   absl::StatusOr<CompressionConfig> ConfigOf(size_t setting);
+  // Of an earlier run; empty where it has left none.
+  absl::StatusOr<ShadowStatistics> ReadShadow(const std::string& key) const;
   absl::StatusOr<AnswerSet> ReadAnswers(const std::string& key, int64_t* bytes) const;
 
   EvalOptions options_;

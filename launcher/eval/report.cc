@@ -92,6 +92,34 @@ std::string GroupTable(const EvalReport& report, const std::vector<CompressionCo
   return absl::StrCat("\n", FormatTable(rows));
 }
 
+// The loss of each setting, and where it is largest.
+std::string ShadowLines(const EvalReport& report) {
+  std::string text;
+  for (const auto& [key, shadow] : report.shadows) {
+    ShadowSums all;
+    int64_t worst_layer = 0, worst_head = 0;
+    for (int64_t layer = 0; layer < shadow.layers(); ++layer) {
+      for (int64_t head = 0; head < shadow.heads(); ++head) {
+        const ShadowSums& cell = shadow.at(layer, head);
+        all.count += cell.count;
+        all.mass_lost += cell.mass_lost;
+        all.output_error += cell.output_error;
+        if (cell.mean_output_error() > shadow.at(worst_layer, worst_head).mean_output_error()) {
+          worst_layer = layer;
+          worst_head = head;
+        }
+      }
+    }
+    absl::StrAppendFormat(
+        &text,
+        "%s: at a compaction a head has lost %.2f %% of the attention mass, its output is off by %.2f "
+        "%% (most in layer %d, head %d: %.2f %%)\n",
+        key, 100 * all.mean_mass_lost(), 100 * all.mean_output_error(), worst_layer, worst_head,
+        100 * shadow.at(worst_layer, worst_head).mean_output_error());
+  }
+  return text.empty() ? "" : absl::StrCat("\n", text);
+}
+
 ordered_json JsonOf(const Interval& interval) { return {interval.low, interval.high}; }
 
 ordered_json JsonOf(const Share& share) {
@@ -144,7 +172,7 @@ std::string EvalReportTable(const EvalReport& report) {
   if (failed > 0) {
     absl::StrAppend(&text, failed, " requests had no answer and count as wrong: answers/*.jsonl has the errors\n");
   }
-  return absl::StrCat(text, GroupTable(report, all));
+  return absl::StrCat(text, GroupTable(report, all), ShadowLines(report));
 }
 
 ordered_json EvalReportJson(const EvalReport& report) {
@@ -185,6 +213,9 @@ ordered_json EvalReportJson(const EvalReport& report) {
     entry["peak_running"] = setting.peak_running;
     entry["preemptions"] = setting.preemptions;
     entry["kv_cache_bytes_per_rank"] = setting.kv_cache_bytes;
+    for (const auto& [key, shadow] : report.shadows) {
+      if (key == setting.key) entry["shadow"] = shadow.ToJson();
+    }
     ordered_json& groups = entry["groups"] = ordered_json::object();
     for (const auto& [name, share] : setting.groups) {
       if (setting.groups.size() > 1 || !name.empty()) groups[name] = JsonOf(share);

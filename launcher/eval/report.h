@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launcher/eval/results.h"
+#include "launcher/eval/shadow.h"
 #include "nlohmann/json.hpp"
 
 namespace cairn {
@@ -16,10 +17,11 @@ struct EvalReport {
   std::string task = {}, source = {}, model = {};
   int64_t num_questions = 0;
   std::vector<int64_t> seeds = {};
-  std::optional<double> mean_full_length = {};                  // tokens of prompt + answer
-  std::vector<SettingResult> settings = {};                     // the full cache first, where it was measured
-  std::vector<OraclePoint> oracle = {};                         // the task's
-  std::vector<std::pair<std::string, std::string>> flags = {};  // names and values
+  std::optional<double> mean_full_length = {};                         // tokens of prompt + answer
+  std::vector<SettingResult> settings = {};                            // the full cache first, where it was measured
+  std::vector<OraclePoint> oracle = {};                                // the task's
+  std::vector<std::pair<std::string, ShadowStatistics>> shadows = {};  // by key, of the settings that have one
+  std::vector<std::pair<std::string, std::string>> flags = {};         // names and values
 };
 
 std::string EvalReportTable(const EvalReport& report);

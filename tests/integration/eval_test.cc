@@ -256,6 +256,39 @@ TEST_F(EvalTest, RequestsThatCannotRunAreCounted) {
   EXPECT_EQ(Report("out")["results"][0]["failed"], 1);
 }
 
+TEST_F(EvalTest, TheShadowOfTheFullCacheIsTheSameOverRanks) {
+  WriteTask(6);
+  ASSERT_EQ(RunCairn(0, Arguments("alone", {"--shadow-full"})).exit_code, 0);
+  const CommandResult ranked = RunCairn(4, Arguments("ranked", {"--shadow-full", "-tp", "2", "-pp", "2"}));
+  ASSERT_EQ(ranked.exit_code, 0) << ranked.err;
+  EXPECT_THAT(ranked.out, HasSubstr("of the attention mass"));
+  EXPECT_THAT(ReadAll(Path("ranked") + "/shadow.svg"), HasSubstr("layer 3, KV head 1"));
+  const json alone_results = Report("alone")["results"], ranked_results = Report("ranked")["results"];
+  EXPECT_FALSE(alone_results[0].contains("shadow"));
+  for (size_t i = 1; i < alone_results.size(); ++i) {
+    const json &alone = alone_results[i]["shadow"], &other = ranked_results[i]["shadow"];
+    EXPECT_EQ(alone["compactions"], other["compactions"]);
+    EXPECT_EQ(alone["by_compaction"].size(), other["by_compaction"].size());
+    EXPECT_GT(alone["by_compaction"].size(), 2u);
+    for (int layer = 0; layer < 4; ++layer) {
+      for (int head = 0; head < 2; ++head) {
+        for (const char* what : {"mass_lost", "output_error"}) {
+          const double loss = alone[what][layer][head];
+          EXPECT_GT(loss, 0) << what;
+          EXPECT_LT(loss, 1.5) << what;
+          EXPECT_NEAR(loss, other[what][layer][head].get<double>(), 1e-4) << what;
+        }
+      }
+    }
+  }
+  // The answers are those of a run without it.
+  ASSERT_EQ(RunCairn(0, Arguments("plain")).exit_code, 0);
+  json plain = Timeless(Report("plain")), alone = Timeless(Report("alone"));
+  for (json& result : alone["results"]) result.erase("shadow");
+  EXPECT_EQ(plain, alone);
+  EXPECT_THAT(RunCairn(2, Arguments("dp", {"--shadow-full", "-dp", "2"})).err, HasSubstr("--shadow-full with"));
+}
+
 TEST_F(EvalTest, AConfigFileHoldsASweep) {
   WriteTask(4);
   const std::string config = Write("sweep.yaml",
