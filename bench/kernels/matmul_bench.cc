@@ -62,7 +62,7 @@ void BenchMatMul(benchmark::State& state, const Layer& layer, int64_t M, DType w
                                      DType::kBFloat16);
       }
     }
-    for (DType weights : {DType::kFloat32, DType::kFloat16}) {
+    for (DType weights : {DType::kFloat32, DType::kFloat16, DType::kFloat8E4M3, DType::kInt8}) {
       const std::string name =
           "MatMul/" + std::string(DTypeName(weights)) + "/qwen2.5-0.5b/gate_up/M:" + std::to_string(M);
       benchmark::RegisterBenchmark(name.c_str(), BenchMatMul, kLayers[2], M, weights, DType::kFloat32);

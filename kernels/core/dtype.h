@@ -1,4 +1,4 @@
-// Element types and the conversions between them. bf16 and f16 round to nearest even.
+// Element types and the conversions between them. bf16 and f16 round to nearest even. (E4M3: kernels/core/float8.h.)
 #ifndef CAIRN_KERNELS_CORE_DTYPE_H_
 #define CAIRN_KERNELS_CORE_DTYPE_H_
 
@@ -9,7 +9,7 @@
 
 namespace cairn {
 
-enum class DType : uint8_t { kFloat32, kBFloat16, kFloat16, kInt32, kInt64 };
+enum class DType : uint8_t { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kFloat8E4M3, kInt8 };
 
 inline size_t DTypeSize(DType type) {
   switch (type) {
@@ -21,6 +21,9 @@ inline size_t DTypeSize(DType type) {
       return 2;
     case DType::kInt64:
       return 8;
+    case DType::kFloat8E4M3:
+    case DType::kInt8:
+      return 1;
   }
   return 0;
 }
@@ -38,6 +41,10 @@ inline const char* DTypeName(DType type) {
       return "int32";
     case DType::kInt64:
       return "int64";
+    case DType::kFloat8E4M3:
+      return "float8_e4m3";
+    case DType::kInt8:
+      return "int8";
   }
   return "?";
 }

@@ -5,12 +5,22 @@
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/matmul.h"
+#include "kernels/ops/quantize.h"
+#include "kernels/ops/sample.h"
 #include "kernels/ops/window_queries.h"
 
 namespace cairn::cpu {
 
 void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tensor& y, const MatMulOptions& options);
 void Embedding(Context& context, const Tensor& ids, const PackedMatrix& table, int64_t row_begin, const Tensor& y);
+void QuantizeRows(Context& context, const Tensor& x, const Tensor& codes, const Tensor& scales);
+
+void BestTokens(Context& context, const Tensor& logits, int64_t vocab_begin, const Tensor& best);
+void SampleTotals(Context& context, const Tensor& logits, const Tensor& best, const Tensor& inverse_temperature,
+                  const Tensor& totals);
+void SampleTokens(Context& context, const Tensor& logits, int64_t vocab_begin, int rank, const Tensor& best,
+                  const Tensor& inverse_temperature, const Tensor& fractions, const Tensor& totals,
+                  const Tensor& tokens);
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y);
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale);

@@ -17,6 +17,10 @@ constexpr Format FormatOf(DType dtype) {
       return Format::kBf16;
     case DType::kFloat16:
       return Format::kF16;
+    case DType::kFloat8E4M3:
+      return Format::kF8;
+    case DType::kInt8:
+      return Format::kI8;
     case DType::kInt32:
     case DType::kInt64:
       break;
@@ -24,7 +28,10 @@ constexpr Format FormatOf(DType dtype) {
   CheckFailed(__FILE__, __LINE__, "a float type", DTypeName(dtype));
 }
 
-inline int64_t FormatBytes(Format format) { return format == Format::kF32 ? 4 : 2; }
+inline int64_t FormatBytes(Format format) {
+  if (format == Format::kF8 || format == Format::kI8) return 1;
+  return format == Format::kF32 ? 4 : 2;
+}
 
 // What the context's ops round to.
 inline Format ActivationFormat(const Context& context) { return FormatOf(context.activation_dtype()); }

@@ -12,8 +12,9 @@
 
 namespace cairn::cpu {
 
-// How 16-bit and 32-bit floats are held, in memory or as the precision of what is written.
-enum class Format : int { kF32, kBf16, kF16 };
+// How floats are held, in memory or as the precision of what is written. E4M3 (kF8) and integers (kI8) hold
+// weights only.
+enum class Format : int { kF32, kBf16, kF16, kF8, kI8 };
 
 // y = x W^T for some rows, some neighbouring panels of W and some of K.
 struct MatMulTile {
@@ -89,7 +90,7 @@ struct Kernels {
   int64_t max_rows;        // rows that multiply keeps in registers together
   int64_t panels_at_once;  // panels that it reads side by side then
 
-  void (*multiply[3])(const MatMulTile&);  // by the weights' format
+  void (*multiply[5])(const MatMulTile&);  // by the weights' format
   // bf16 weights by bf16 activations, from pack_bf16_pairs: k counts pairs, x holds pairs. Null where the instruction
   // set has no such dot product.
   void (*multiply_bf16_pairs)(const MatMulTile&);

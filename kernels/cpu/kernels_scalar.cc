@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/float8.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/panels.h"
 
@@ -11,6 +12,8 @@ namespace cairn::cpu {
 namespace {
 
 float LoadAs(Format format, const void* data, int64_t i) {
+  if (format == Format::kF8) return Float8E4M3ToFloat(static_cast<const uint8_t*>(data)[i]);
+  if (format == Format::kI8) return static_cast<const int8_t*>(data)[i];
   if (format == Format::kBf16) return BFloat16ToFloat(static_cast<const uint16_t*>(data)[i]);
   if (format == Format::kF16) return Float16ToFloat(static_cast<const uint16_t*>(data)[i]);
   return static_cast<const float*>(data)[i];
@@ -227,7 +230,8 @@ const Kernels kScalarKernels = {
     .name = "scalar",
     .max_rows = 1,
     .panels_at_once = 1,
-    .multiply = {Multiply<Format::kF32>, Multiply<Format::kBf16>, Multiply<Format::kF16>},
+    .multiply = {Multiply<Format::kF32>, Multiply<Format::kBf16>, Multiply<Format::kF16>, Multiply<Format::kF8>,
+                 Multiply<Format::kI8>},
     .multiply_bf16_pairs = nullptr,
     .pack_bf16_pairs = nullptr,
     .rms_norm = RmsNorm,

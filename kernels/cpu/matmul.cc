@@ -2,6 +2,7 @@
 // continue the sums (MatMulTile::accumulate), so that no choice made here changes a bit of the result.
 #include <algorithm>
 
+#include "kernels/core/float8.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/panels.h"
@@ -92,6 +93,37 @@ void UseBf16Pairs(Context& context, Product& p) {
   p.multiply = kernels.multiply_bf16_pairs;
 }
 
+// Replaces x by its E4M3 numbers, held in float32, and returns the scales of its rows (both in the context's shared
+// scratch).
+const float* UseFloat8(Context& context, Product& p) {
+  const MatMulTile x = p.whole;
+  float* const scales = static_cast<float*>(context.SharedScratch((x.rows + x.rows * x.k) * sizeof(float)));
+  float* const rounded = scales + x.rows;
+  ParallelRows(context, x.rows, x.k, [&](int64_t row) {
+    const float* const from = x.x + row * x.x_stride;
+    float* const to = rounded + row * x.k;
+    const Float8Scale scale = Float8ScaleFor(MaxMagnitude(from, x.k));
+    for (int64_t k = 0; k < x.k; ++k) to[k] = RoundToFloat8E4M3(from[k] * scale.inverse);
+    scales[row] = scale.scale;
+  });
+  p.whole.x = rounded;
+  p.whole.x_stride = x.k;
+  return scales;
+}
+
+// What a product of rows with scales leaves to be done. row_scales: of x; or none.
+void ScaleRows(Context& context, const Tensor& y, const float* row_scales, const float* column_scales,
+               const float* bias, Format round) {
+  const int64_t N = y.dim(1);
+  ParallelRows(context, y.dim(0), N, [&](int64_t row) {
+    float* const to = y.data<float>() + row * y.row_stride();
+    const float scale = row_scales != nullptr ? row_scales[row] : 1.0f;
+    for (int64_t n = 0; n < N; ++n) to[n] = to[n] * column_scales[n] * scale;
+    for (int64_t n = 0; bias != nullptr && n < N; ++n) to[n] += bias[n];
+    if (round != Format::kF32) context.cpu_kernels().round(to, N, round);
+  });
+}
+
 }  // namespace
 
 void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tensor& y, const MatMulOptions& options) {
@@ -116,10 +148,18 @@ void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tens
       context.activation_dtype() == DType::kBFloat16) {
     UseBf16Pairs(context, p);
   }
+  const float* const bias = p.whole.bias;
+  const Format round = p.whole.round;
+  const float* const row_scales = format == Format::kF8 ? UseFloat8(context, p) : nullptr;
+  if (w.scales() != nullptr) {  // before the bias and the rounding
+    p.whole.bias = nullptr;
+    p.whole.round = Format::kF32;
+  }
   p.rows_in_registers = p.whole.rows <= kernels.max_rows;
   p.block_k = p.rows_in_registers ? std::max<int64_t>(p.whole.k, 1) : kBlockK;
   p.panels_per_tile = p.rows_in_registers ? p.whole.panels : kernels.panels_at_once;
   RunTasks(context, p);
+  if (w.scales() != nullptr) ScaleRows(context, y, row_scales, w.scales(), bias, round);
 }
 
 }  // namespace cairn::cpu

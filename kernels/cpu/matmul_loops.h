@@ -26,6 +26,14 @@ struct F16Weights {
   static constexpr int64_t kStep = 1, kBytesPerK = 32;
   CAIRN_SIMD static F32x16 Read(const uint8_t* w) { return LoadF16(reinterpret_cast<const uint16_t*>(w)); }
 };
+struct F8Weights {
+  static constexpr int64_t kStep = 1, kBytesPerK = 16;
+  CAIRN_SIMD static F32x16 Read(const uint8_t* w) { return LoadF8(w); }
+};
+struct I8Weights {
+  static constexpr int64_t kStep = 1, kBytesPerK = 16;
+  CAIRN_SIMD static F32x16 Read(const uint8_t* w) { return LoadI8(w); }
+};
 struct Bf16Weights {
   static constexpr int64_t kStep = 2, kBytesPerK = 32;
 };
@@ -143,7 +151,7 @@ constexpr int PanelsAtOnce(int rows, bool widened) {
 template <typename W, int R = kMaxRows>
 void MultiplyRows(const MatMulTile& t, int64_t row, int64_t rows, const Fetch* next) {
   if (rows == R) {
-    MultiplyPanels<W, R, PanelsAtOnce(R, W::kBytesPerK == 32)>(t, row, 0, next);
+    MultiplyPanels<W, R, PanelsAtOnce(R, W::kBytesPerK < 64)>(t, row, 0, next);
   } else if constexpr (R > 1) {
     MultiplyRows<W, R - 1>(t, row, rows, next);
   }

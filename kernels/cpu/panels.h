@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/formats.h"
 #include "kernels/cpu/kernels.h"
 
 namespace cairn::cpu {
@@ -19,9 +20,7 @@ inline int64_t PaddedK(Format format, int64_t cols_k) {
 }
 
 // Bytes of the first k (even for bf16) of a panel.
-inline int64_t PanelBytes(Format format, int64_t k) {
-  return PaddedK(format, k) * kPanelColumns * (format == Format::kF32 ? 4 : 2);
-}
+inline int64_t PanelBytes(Format format, int64_t k) { return PaddedK(format, k) * kPanelColumns * FormatBytes(format); }
 
 // Element of (k, column) inside a panel.
 inline int64_t PanelIndex(Format format, int64_t k, int column) {

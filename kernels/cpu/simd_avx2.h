@@ -135,6 +135,25 @@ CAIRN_SIMD __m256 LoadF16Of8(const uint16_t* p) {
 }
 CAIRN_SIMD F32x16 LoadBf16(const uint16_t* p) { return {LoadBf16Of8(p), LoadBf16Of8(p + 8)}; }
 CAIRN_SIMD F32x16 LoadF16(const uint16_t* p) { return {LoadF16Of8(p), LoadF16Of8(p + 8)}; }
+// Sixteen E4M3 numbers: the bits of an f16 of 2^-8 the value (the exponents' biases are 7 and 15; subnormal numbers
+// too), but for NaN.
+CAIRN_SIMD __m256i F16BitsOfF8(const uint8_t* p) {
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
+  const __m256i sign = _mm256_slli_epi16(_mm256_xor_si256(wide, magnitude), 8);
+  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+  return _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
+}
+CAIRN_SIMD __m256 LoadI8Of8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+CAIRN_SIMD F32x16 LoadI8(const uint8_t* p) { return {LoadI8Of8(p), LoadI8Of8(p + 8)}; }
+CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) {
+  const __m256i bits = F16BitsOfF8(p);
+  const F32x16 shifted = {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)),
+                          _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
+  return Mul(shifted, Set(256));
+}
 
 // To the nearest bf16, ties to even, its bits in the high half of each lane (the low half is cleared); NaN stays NaN.
 CAIRN_SIMD __m256i RoundBf16Of8(__m256 a) {

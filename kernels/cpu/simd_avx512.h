@@ -92,6 +92,20 @@ CAIRN_SIMD F32x16 LoadBf16(const uint16_t* p) {
 CAIRN_SIMD F32x16 LoadF16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+CAIRN_SIMD __m256i F16BitsOfF8(const uint8_t* p) {
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
+  const __m256i sign = _mm256_slli_epi16(_mm256_xor_si256(wide, magnitude), 8);
+  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+  return _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
+}
+CAIRN_SIMD F32x16 LoadI8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) {
+  const __m256i bits = F16BitsOfF8(p);
+  return Mul({_mm512_cvtph_ps(bits)}, Set(256));
+}
 
 CAIRN_SIMD U32x16 RoundBf16(F32x16 a) {
   const __m512i bits = _mm512_castps_si512(a.v);

@@ -25,6 +25,8 @@ cudaDataType TypeOf(DType dtype) {
       return CUDA_R_16BF;
     case DType::kFloat16:
       return CUDA_R_16F;
+    case DType::kFloat8E4M3:
+      return CUDA_R_8F_E4M3;
     default:
       CheckFailed(__FILE__, __LINE__, "a float type", DTypeName(dtype));
   }
@@ -37,8 +39,8 @@ uint32_t AlignmentOf(const void* address) {
 }
 
 // Everything that the choice of an algorithm hangs on.
-using Key =
-    std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, DType, DType, bool, uint32_t, uint32_t, uint32_t>;
+using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, DType, DType, bool, bool, uint32_t,
+                       uint32_t, uint32_t>;
 
 Key KeyOf(const MatMulProblem& p) {
   return {p.m,
@@ -50,6 +52,7 @@ Key KeyOf(const MatMulProblem& p) {
           p.input,
           p.output,
           p.bias != nullptr,
+          p.x_scales != nullptr,
           AlignmentOf(p.x),
           AlignmentOf(p.w),
           AlignmentOf(p.y)};
@@ -59,6 +62,7 @@ struct Plan {
   cublasLtMatmulDesc_t descriptor = nullptr;
   cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
   cublasLtMatmulAlgo_t algorithm = {};
+  cublasStatus_t found = CUBLAS_STATUS_NOT_SUPPORTED;  // an algorithm
 };
 
 class CublasLtPlans : public MatMulPlans {
@@ -74,11 +78,12 @@ class CublasLtPlans : public MatMulPlans {
     library_.Destroy(handle_);
   }
 
+  bool Takes(const MatMulProblem& p) override { return PlanFor(p).found == CUBLAS_STATUS_SUCCESS; }
+
   void Run(const MatMulProblem& p, cudaStream_t stream) override {
-    auto [it, is_new] = plans_.try_emplace(KeyOf(p));
-    Plan& plan = it->second;
-    if (is_new) Make(p, plan);
-    if (p.bias != nullptr) Set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+    Plan& plan = PlanFor(p);
+    Check(plan.found, "cublasLtMatmulAlgoGetHeuristic", p);
+    SetPointers(p, plan);
     const float one = 1, zero = 0;
     Check(library_.Matmul(handle_, plan.descriptor, &one, p.w, plan.w, p.x, plan.x, &zero, p.y, plan.y, p.y, plan.y,
                           &plan.algorithm, workspace_.data(), workspace_.size_bytes(), stream),
@@ -86,6 +91,12 @@ class CublasLtPlans : public MatMulPlans {
   }
 
  private:
+  Plan& PlanFor(const MatMulProblem& p) {
+    auto [it, is_new] = plans_.try_emplace(KeyOf(p));
+    if (is_new) Make(p, it->second);
+    return it->second;
+  }
+
   void Check(cublasStatus_t status, const char* call, const MatMulProblem& p) const {
     CAIRN_CHECK(status == CUBLAS_STATUS_SUCCESS, call, ": ", library_.GetStatusString(status), " for x [", p.m, ", ",
                 p.k, "] (rows ", p.x_stride, " apart), w [", p.n, ", ", p.k, "], ", DTypeName(p.input), " to ",
@@ -98,14 +109,25 @@ class CublasLtPlans : public MatMulPlans {
                 CUBLAS_STATUS_SUCCESS);
   }
 
+  void SetPointers(const MatMulProblem& p, Plan& plan) {
+    if (p.bias != nullptr) Set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+    if (p.x_scales == nullptr) return;
+    Set(plan, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.w_scales);
+    Set(plan, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.x_scales);
+  }
+
   // The library's matrices are column-major: a row-major y [m, n] is its D [n, m] = w^T x with w and x as [k, ...].
   void Make(const MatMulProblem& p, Plan& plan) {
     Check(library_.MatmulDescCreate(&plan.descriptor, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate", p);
     Set(plan, CUBLASLT_MATMUL_DESC_TRANSA, int32_t{CUBLAS_OP_T});
     if (p.bias != nullptr) {
       Set(plan, CUBLASLT_MATMUL_DESC_EPILOGUE, int32_t{CUBLASLT_EPILOGUE_BIAS});
-      Set(plan, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
     }
+    if (p.x_scales != nullptr) {
+      Set(plan, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, int32_t{CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F});
+      Set(plan, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, int32_t{CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F});
+    }
+    SetPointers(p, plan);
     const auto layout = [&](cublasLtMatrixLayout_t* made, DType dtype, int64_t rows, int64_t columns, int64_t stride) {
       Check(library_.MatrixLayoutCreate(made, TypeOf(dtype), static_cast<uint64_t>(rows),
                                         static_cast<uint64_t>(columns), stride),
@@ -131,10 +153,9 @@ class CublasLtPlans : public MatMulPlans {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, AlignmentOf(p.y));
     cublasLtMatmulHeuristicResult_t chosen = {};
     int found = 0;
-    Check(library_.MatmulAlgoGetHeuristic(handle_, plan.descriptor, plan.w, plan.x, plan.y, plan.y, preference, 1,
-                                          &chosen, &found),
-          "cublasLtMatmulAlgoGetHeuristic", p);
-    Check(found > 0 ? chosen.state : CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic", p);
+    plan.found = library_.MatmulAlgoGetHeuristic(handle_, plan.descriptor, plan.w, plan.x, plan.y, plan.y, preference,
+                                                 1, &chosen, &found);
+    if (plan.found == CUBLAS_STATUS_SUCCESS) plan.found = found > 0 ? chosen.state : CUBLAS_STATUS_NOT_SUPPORTED;
     plan.algorithm = chosen.algo;
     library_.MatmulPreferenceDestroy(preference);
   }

@@ -23,7 +23,19 @@ __device__ __forceinline__ float WarpMax(float value) {
   return value;
 }
 
-// Of a block of kThreads (a multiple of 32). Once per kernel: a second call would need a barrier before it.
+// Of a block of kThreads (a multiple of 32). Each once per kernel: a second call would need a barrier before it.
+template <int kThreads>
+__device__ __forceinline__ float BlockMax(float value) {
+  CAIRN_SHARED(float, partial, [kThreads / kWarpSize]);
+  value = WarpMax(value);
+  if (threadIdx.x % kWarpSize == 0) partial[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  float max = partial[0];
+#pragma unroll
+  for (int warp = 1; warp < kThreads / kWarpSize; ++warp) max = fmaxf(max, partial[warp]);
+  return max;
+}
+
 template <int kThreads>
 __device__ __forceinline__ float BlockSum(float value) {
   CAIRN_SHARED(float, partial, [kThreads / kWarpSize]);

@@ -20,10 +20,19 @@ void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tens
   CAIRN_DISPATCH(context, MatMul, x, w, y, options);
 }
 
+void ReserveMatMul(Context& context, const PackedMatrix& w, int64_t max_rows) {
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) cuda::ReserveMatMul(context, w, max_rows);
+#else
+  (void)context, (void)w, (void)max_rows;
+#endif
+}
+
 void Embedding(Context& context, const Tensor& ids, const PackedMatrix& table, int64_t row_begin, const Tensor& y) {
   CheckOperand("Embedding", "ids", context, ids, DType::kInt32, 1);
   CheckActivation("Embedding", "y", context, y, 2);
   CAIRN_CHECK(table.device() == context.device(), "Embedding: the table is on another device");
+  CAIRN_CHECK(table.scales() == nullptr, "Embedding: a table in ", DTypeName(table.dtype()));
   CAIRN_CHECK(ids.is_contiguous(), "Embedding: ids must be contiguous");
   CheckDim("Embedding", "y", y, 0, ids.dim(0));
   CheckDim("Embedding", "y", y, 1, table.cols());

@@ -5,9 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "kernels/core/float8.h"
+#include "kernels/core/int8.h"
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/ops/matmul.h"
+#include "kernels/ops/quantize.h"
 #if CAIRN_CUDA
 #include "kernels/core/buffer_cuda.h"
 #endif
@@ -70,25 +73,53 @@ int64_t PaddedRow(DType dtype, int64_t cols_k) {
   return (cols_k + unit - 1) / unit * unit;
 }
 
-}  // namespace
+bool HasScales(DType dtype) { return dtype == DType::kFloat8E4M3 || dtype == DType::kInt8; }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::Create(Device device, DType dtype, int64_t rows_n, int64_t cols_k) {
-  CAIRN_CHECK(rows_n >= 0 && cols_k >= 0, rows_n, " x ", cols_k);
-  PackedMatrix matrix;
-  matrix.dtype_ = dtype;
-  matrix.rows_ = rows_n;
-  matrix.cols_ = cols_k;
-  const int64_t bytes = device.is_cpu() ? cpu::NumPanels(rows_n) * cpu::PanelBytes(cpu::FormatOf(dtype), cols_k)
-                                        : rows_n * PaddedRow(dtype, cols_k) * static_cast<int64_t>(DTypeSize(dtype));
-  absl::StatusOr<Buffer> buffer = Buffer::Allocate(device, bytes);
+// A row as 8-bit numbers; returns its scale.
+float QuantizeRow(DType dtype, const float* row, int64_t n, uint8_t* codes) {
+  if (dtype == DType::kInt8) return RowToInt8(row, n, reinterpret_cast<int8_t*>(codes));
+  const Float8Scale scale = Float8ScaleFor(MaxMagnitude(row, n));
+  for (int64_t k = 0; k < n; ++k) codes[k] = FloatToFloat8E4M3(row[k] * scale.inverse);
+  return scale.scale;
+}
+
+// Rows on a GPU.
+int64_t PaddedRows(DType dtype, int64_t rows_n) { return dtype == DType::kFloat8E4M3 ? Float8Padded(rows_n) : rows_n; }
+
+// Zeroed, with an error that says for what.
+absl::StatusOr<Buffer> AllocateZeros(Device device, DType dtype, int64_t rows_n, int64_t cols_k, int64_t bytes) {
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(device, static_cast<size_t>(bytes));
   if (!buffer.ok()) {
     return absl::Status(buffer.status().code(), absl::StrCat("weights [", rows_n, ", ", cols_k, "] in ",
                                                              DTypeName(dtype), ": ", buffer.status().message()));
   }
-  matrix.buffer_ = std::move(buffer).value();
 #if CAIRN_CUDA
-  if (!device.is_cpu() && bytes > 0) cuda::ClearMemory(device.index, matrix.buffer_.data(), matrix.size_bytes());
+  if (!device.is_cpu() && bytes > 0) cuda::ClearMemory(device.index, buffer->data(), buffer->size_bytes());
 #endif
+  return buffer;
+}
+
+}  // namespace
+
+absl::StatusOr<PackedMatrix> PackedMatrix::Create(Device device, DType dtype, int64_t rows_n, int64_t cols_k) {
+  CAIRN_CHECK(rows_n >= 0 && cols_k >= 0, rows_n, " x ", cols_k);
+  CAIRN_CHECK(device.is_cpu() || dtype != DType::kInt8, "weights in int8 are for the CPU");
+  PackedMatrix matrix;
+  matrix.dtype_ = dtype;
+  matrix.rows_ = rows_n;
+  matrix.cols_ = cols_k;
+  const int64_t bytes =
+      device.is_cpu() ? cpu::NumPanels(rows_n) * cpu::PanelBytes(cpu::FormatOf(dtype), cols_k)
+                      : PaddedRows(dtype, rows_n) * PaddedRow(dtype, cols_k) * static_cast<int64_t>(DTypeSize(dtype));
+  absl::StatusOr<Buffer> buffer = AllocateZeros(device, dtype, rows_n, cols_k, bytes);
+  if (!buffer.ok()) return buffer.status();
+  matrix.buffer_ = std::move(buffer).value();
+  if (HasScales(dtype)) {
+    absl::StatusOr<Buffer> scales =
+        AllocateZeros(device, dtype, rows_n, cols_k, PaddedRows(dtype, rows_n) * static_cast<int64_t>(sizeof(float)));
+    if (!scales.ok()) return scales.status();
+    matrix.scales_ = std::move(scales).value();
+  }
   return matrix;
 }
 
@@ -97,6 +128,17 @@ void PackedMatrix::PackRows(int64_t row_begin, int64_t num_rows, const void* sou
               " of ", rows_);
   const uint8_t* from = static_cast<const uint8_t*>(source);
   const int64_t line_bytes = cols_ * static_cast<int64_t>(DTypeSize(source_dtype));
+  if (HasScales(dtype_)) {
+    const PackFunction widen = Packer<false>(DType::kFloat32, source_dtype);
+    std::vector<float> row(static_cast<size_t>(cols_));
+    std::vector<uint8_t> codes(static_cast<size_t>(num_rows * cols_));
+    std::vector<float> scales(static_cast<size_t>(num_rows));
+    for (int64_t i = 0; i < num_rows; ++i) {
+      widen(from + i * line_bytes, cols_, 0, reinterpret_cast<uint8_t*>(row.data()));
+      scales[i] = QuantizeRow(dtype_, row.data(), cols_, codes.data() + i * cols_);
+    }
+    return PackQuantizedRows(row_begin, num_rows, codes.data(), scales.data());
+  }
   if (device().is_cpu()) {
     const PackFunction pack = Packer<true>(dtype_, source_dtype);
     const int64_t panel_bytes = cpu::PanelBytes(cpu::FormatOf(dtype_), cols_);
@@ -113,6 +155,33 @@ void PackedMatrix::PackRows(int64_t row_begin, int64_t num_rows, const void* sou
   std::vector<uint8_t> rows(static_cast<size_t>(num_rows) * row_bytes);
   for (int64_t i = 0; i < num_rows; ++i) convert(from + i * line_bytes, cols_, 0, rows.data() + i * row_bytes);
   if (!rows.empty()) cuda::FillMemory(device().index, buffer_.data() + row_begin * row_bytes, rows.data(), rows.size());
+#endif
+}
+
+void PackedMatrix::PackQuantizedRows(int64_t row_begin, int64_t num_rows, const uint8_t* codes, const float* scales) {
+  CAIRN_CHECK(HasScales(dtype_), "rows with scales into ", DTypeName(dtype_));
+  CAIRN_CHECK(row_begin >= 0 && num_rows >= 0 && row_begin + num_rows <= rows_, "rows ", row_begin, " + ", num_rows,
+              " of ", rows_);
+  if (num_rows == 0) return;
+  if (device().is_cpu()) {
+    const cpu::Format format = cpu::FormatOf(dtype_);
+    const int64_t panel_bytes = cpu::PanelBytes(format, cols_);
+    for (int64_t i = 0; i < num_rows; ++i) {
+      const int64_t row = row_begin + i;
+      uint8_t* const panel = buffer_.data() + row / cpu::kPanelColumns * panel_bytes;
+      const int column = static_cast<int>(row % cpu::kPanelColumns);
+      for (int64_t k = 0; k < cols_; ++k) panel[cpu::PanelIndex(format, k, column)] = codes[i * cols_ + k];
+    }
+    std::copy_n(scales, num_rows, reinterpret_cast<float*>(scales_.data()) + row_begin);
+    return;
+  }
+#if CAIRN_CUDA
+  const int64_t stride = row_stride();
+  std::vector<uint8_t> rows(static_cast<size_t>(num_rows * stride));
+  for (int64_t i = 0; i < num_rows; ++i) std::copy_n(codes + i * cols_, cols_, rows.data() + i * stride);
+  if (!rows.empty()) cuda::FillMemory(device().index, buffer_.data() + row_begin * stride, rows.data(), rows.size());
+  cuda::FillMemory(device().index, reinterpret_cast<float*>(scales_.data()) + row_begin, scales,
+                   static_cast<size_t>(num_rows) * sizeof(float));
 #endif
 }
 

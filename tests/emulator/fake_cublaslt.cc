@@ -210,6 +210,7 @@ uint64_t ProblemOf(const Job& job) {
   }
   mix(static_cast<uint64_t>(job.descriptor.transpose_a * 16 + job.descriptor.transpose_b));
   mix(static_cast<uint64_t>(job.descriptor.epilogue));
+  mix(static_cast<uint64_t>(job.descriptor.a_scale_mode * 16 + job.descriptor.b_scale_mode));
   return hash;
 }
 
@@ -225,6 +226,14 @@ bool OperandsFit(const Job& job, const uint32_t* alignment) {
     return reinterpret_cast<uintptr_t>(data) % aligned == 0 &&
            IsAllocated(data, static_cast<size_t>(layout.Elements()) * BytesOf(layout.type));
   };
+  const auto scales_fit = [](const float* scales, int32_t mode, int64_t rows) {
+    const int64_t count = mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ? rows : 1;
+    return scales == nullptr || IsAllocated(scales, static_cast<size_t>(count) * sizeof(float));
+  };
+  if (!scales_fit(job.descriptor.a_scale, job.descriptor.a_scale_mode, job.m()) ||
+      !scales_fit(job.descriptor.b_scale, job.descriptor.b_scale_mode, job.n())) {
+    return false;
+  }
   if (job.descriptor.epilogue == CUBLASLT_EPILOGUE_BIAS) {
     const size_t bytes = static_cast<size_t>(job.m()) * BytesOf(static_cast<cudaDataType>(job.descriptor.bias_type));
     if (!IsAllocated(job.descriptor.bias, bytes)) return false;

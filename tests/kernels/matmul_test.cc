@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/core/float8.h"
 #include "tests/kernels/op_testing.h"
 
 namespace cairn {
@@ -112,6 +113,55 @@ TEST_P(MatMulTest, IsWithinTheRoundingErrorOfTheSum) {
   }
 }
 
+// Weights in int8: on CPU.
+class Int8MatMulTest : public OpTest {};
+CAIRN_CPU_OP_TEST_SUITE(Int8MatMulTest);
+
+// A row's scale is its largest magnitude over 127, and every weight is off by half a step at most; the sum as above.
+TEST_P(Int8MatMulTest, IsTheProductOfTheRoundedWeights) {
+  Random random(11);
+  for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [M, N, K] : {Shape{1, 16, 32}, Shape{5, 40, 96}, Shape{20, 33, 1100}, Shape{1, 1, 1}}) {
+      auto c = context(2, activation);
+      Weights w = Pack(c->device(), Rows::Normal(random, N, K), DType::kInt8);
+      Rows x = Rows::Normal(random, M, K, 3, activation), bias = Rows::Normal(random, 1, N, 0, activation), y(M, N, 5);
+      MatMul(*c, x.tensor(), w.packed, y.tensor(), {.bias = bias.tensor().Reshape({N})});
+      for (int64_t n = 0; n < N; ++n) {
+        float largest = 0;
+        for (int64_t k = 0; k < K; ++k) largest = std::max(largest, std::abs(w.rows.at(n, k)));
+        for (int64_t m = 0; m < M; ++m) {
+          double expected = 0, size = 0;
+          for (int64_t k = 0; k < K; ++k) {
+            const double code = std::nearbyint(w.rows.at(n, k) * (127 / largest));
+            ASSERT_NEAR(code * largest / 127, w.rows.at(n, k), 0.501 * largest / 127);
+            expected += x.at(m, k) * code;
+            size += std::abs(x.at(m, k) * code);
+          }
+          expected = expected * largest / 127 + bias.at(0, n);
+          size = size * largest / 127 + std::abs(bias.at(0, n));
+          ASSERT_NEAR(y.at(m, n), expected, (K + 4) * 0x1p-24 * size + UnitRoundoff(activation) * std::abs(expected))
+              << M << " x " << N << " x " << K << " at " << m << ", " << n;
+        }
+      }
+      EXPECT_TRUE(y.GapsIntact());
+    }
+  }
+}
+
+TEST_P(Int8MatMulTest, ARowWithNanOrInfinityIsNan) {
+  auto c = context(1);
+  Rows values(3, 20);
+  for (int64_t k = 0; k < 20; ++k) values.at(0, k) = values.at(1, k) = values.at(2, k) = 1;
+  values.at(1, 3) = std::nanf("");
+  values.at(2, 3) = std::numeric_limits<float>::infinity();
+  Weights w = Pack(c->device(), std::move(values), DType::kInt8);
+  Rows x(1, 20), y(1, 3);
+  for (int64_t k = 0; k < 20; ++k) x.at(0, k) = 1;
+  MatMul(*c, x.tensor(), w.packed, y.tensor());
+  EXPECT_EQ(y.at(0, 0), 20);
+  EXPECT_TRUE(std::isnan(y.at(0, 1)) && std::isnan(y.at(0, 2)));
+}
+
 // cuBLASLt sums as it likes, with another algorithm for another batch; so this holds on CPU alone.
 class CpuMatMulTest : public OpTest {};
 CAIRN_CPU_OP_TEST_SUITE(CpuMatMulTest);
@@ -120,7 +170,7 @@ CAIRN_CPU_OP_TEST_SUITE(CpuMatMulTest);
 TEST_P(CpuMatMulTest, RowsAreIndependentOfTheBatch) {
   Random random(3);
   for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
-    for (DType type : kFloatTypes) {
+    for (DType type : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8E4M3, DType::kInt8}) {
       for (int repeat = 0; repeat < 4; ++repeat) {
         const int64_t M = 230, N = random.Integer(1, 90), K = random.Integer(1, 700);
         SCOPED_TRACE(testing::Message() << DTypeName(type) << " N " << N << " K " << K);
@@ -183,7 +233,7 @@ TEST_P(MatMulTest, OfNoRowsOrNoColumnsDoesNothing) {
 TEST(MatMulIsaTest, WideAndNarrowVectorsAgree) {
   if (cpu::AvailableKernels().size() < 2) GTEST_SKIP() << "this CPU has no AVX2";
   Random random(5);
-  for (DType type : kFloatTypes) {
+  for (DType type : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8E4M3, DType::kInt8}) {
     for (int64_t M : {1, 9, 60}) {
       Weights w = RandomWeights(Device{}, random, 100, 301, type);
       Rows x = Rows::Normal(random, M, 301), narrow(M, 100), wide(M, 100);
@@ -194,6 +244,118 @@ TEST(MatMulIsaTest, WideAndNarrowVectorsAgree) {
   }
 }
 #endif
+
+// The E4M3 numbers of rows and their scales, as kernels/core/float8.h defines them.
+struct Float8Rows {
+  Rows codes;
+  std::vector<float> scales;
+};
+
+Float8Rows Quantize(const Rows& rows) {
+  Float8Rows q = {Rows(rows.rows(), rows.columns()), {}};
+  for (int64_t i = 0; i < rows.rows(); ++i) {
+    float largest = kLeastFloat8Row;
+    for (int64_t k = 0; k < rows.columns(); ++k) largest = std::max(largest, std::abs(rows.at(i, k)));
+    for (int64_t k = 0; k < rows.columns(); ++k) {
+      q.codes.at(i, k) = Float8E4M3ToFloat(FloatToFloat8E4M3(rows.at(i, k) * (kMaxFloat8 / largest)));
+    }
+    q.scales.push_back(largest / kMaxFloat8);
+  }
+  return q;
+}
+
+class Float8MatMulTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(Float8MatMulTest);
+
+// Products of E4M3 numbers are exact in float32; a sum of K of them errs by at most K u sum |x w|, the scales and the
+// bias add three roundings, the output one. On a GPU the tensor cores keep fewer bits of a sum (at least 13, of the
+// largest of the terms that they add at once).
+TEST_P(Float8MatMulTest, IsTheProductOfTheRoundedRows) {
+  Random random(8);
+  int turn = 0;
+  for (DType activation : kFloatTypes) {
+    // Multiples of 16 and others, whole panels and parts of one, several blocks of K.
+    for (const auto& [M, N, K] : {Shape{1, 16, 32}, Shape{16, 32, 48}, Shape{5, 40, 96}, Shape{64, 33, 333},
+                                  Shape{20, 48, 1100}, Shape{48, 16, 16}, Shape{1, 1, 1}, Shape{270, 17, 20}}) {
+      for (bool rounded : {true, false}) {
+        for (bool has_bias : {true, false}) {
+          if (Skips(turn++, 3)) continue;
+          SCOPED_TRACE(testing::Message() << DTypeName(activation) << " M " << M << " N " << N << " K " << K
+                                          << (rounded ? " rounded" : "") << (has_bias ? " bias" : ""));
+          auto c = context(2, activation);
+          Weights w = Pack(c->device(), Rows::Normal(random, N, K), DType::kFloat8E4M3);
+          Rows x = Rows::Normal(random, M, K, 3, activation), bias = Rows::Normal(random, 1, N, 0, activation);
+          Rows y(M, N, 5);
+          const Float8Rows xq = Quantize(x), wq = Quantize(w.rows);
+          Operands on(*c);
+          const Tensor b = has_bias ? Output(on, bias, rounded).Reshape({N}) : Tensor();
+          MatMul(*c, on(x), w.packed, Output(on, y, rounded), {.bias = b, .round_output = rounded});
+          on.Fetch();
+          const bool real_gpu = !on_cpu() && !kEmulated;
+          const double u = real_gpu ? 0x1p-13 : 0x1p-24;
+          for (int64_t m = 0; m < M; ++m) {
+            for (int64_t n = 0; n < N; ++n) {
+              double expected = 0, size = 0;
+              for (int64_t k = 0; k < K; ++k) {
+                const double product = static_cast<double>(xq.codes.at(m, k)) * wq.codes.at(n, k);
+                expected += product;
+                size += std::abs(product);
+              }
+              const double scale = static_cast<double>(wq.scales[n]) * xq.scales[m];
+              expected = expected * scale + (has_bias ? bias.at(0, n) : 0);
+              size = size * scale + (has_bias ? std::abs(bias.at(0, n)) : 0);
+              const double tolerance =
+                  (K + 3) * u * size + (rounded ? UnitRoundoff(activation) * std::abs(expected) : 0);
+              ASSERT_NEAR(y.at(m, n), expected, tolerance) << "at " << m << ", " << n;
+            }
+          }
+          EXPECT_TRUE(y.GapsIntact());
+        }
+      }
+    }
+  }
+}
+
+// Rows that come as E4M3, in any order of pieces, are those that were made of the same numbers.
+TEST_P(Float8MatMulTest, TakesRowsThatAreQuantizedAlready) {
+  Random random(9);
+  const int64_t M = 3, N = 37, K = 50;
+  auto c = context(1);
+  Weights w = Pack(c->device(), Rows::Normal(random, N, K), DType::kFloat8E4M3);
+  const Float8Rows q = Quantize(w.rows);
+  std::vector<uint8_t> codes;
+  for (int64_t n = 0; n < N; ++n) {
+    for (int64_t k = 0; k < K; ++k) codes.push_back(FloatToFloat8E4M3(q.codes.at(n, k)));
+  }
+  PackedMatrix taken = PackedMatrix::Create(c->device(), DType::kFloat8E4M3, N, K).value();
+  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{20, 37}, {0, 5}, {5, 20}}) {
+    taken.PackQuantizedRows(begin, end - begin, codes.data() + begin * K, q.scales.data() + begin);
+  }
+  EXPECT_EQ(taken.size_bytes(), w.packed.size_bytes());
+  Rows x = Rows::Normal(random, M, K), made_y(M, N), taken_y(M, N);
+  Operands on(*c);
+  MatMul(*c, on(x), w.packed, on(made_y));
+  MatMul(*c, on(x), taken, on(taken_y));
+  on.Fetch();
+  EXPECT_TRUE(SameBits(made_y, taken_y));
+}
+
+TEST_P(Float8MatMulTest, NanReachesItsOutputsOnly) {
+  Random random(10);
+  const int64_t M = 4, N = 32, K = 40;
+  auto c = context(2);
+  Rows values = Rows::Normal(random, N, K);
+  values.at(20, K - 1) = std::nanf("");
+  Weights w = Pack(c->device(), std::move(values), DType::kFloat8E4M3);
+  Rows x = Rows::Normal(random, M, K), y(M, N);
+  x.at(1, 7) = std::nanf("");
+  Operands on(*c);
+  MatMul(*c, on(x), w.packed, on(y));
+  on.Fetch();
+  for (int64_t m = 0; m < M; ++m) {
+    for (int64_t n = 0; n < N; ++n) ASSERT_EQ(std::isnan(y.at(m, n)), m == 1 || n == 20) << m << ", " << n;
+  }
+}
 
 class EmbeddingTest : public OpTest {};
 CAIRN_OP_TEST_SUITE(EmbeddingTest);
