@@ -5,7 +5,7 @@
 #include "kernels/core/status_macros.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
-#include "kernels/ops/kv_select.h"
+#include "kernels/ops/rope_append.h"
 #include "parallel/shard/parallel_embedding.h"
 
 namespace cairn {
@@ -78,12 +78,8 @@ absl::Status Transformer::Attention(Context& context, Communicator& tp, const At
     RmsNorm(context, q, ViewOf(weights.q_norm), config_.rms_norm_eps, q);
     RmsNorm(context, k, ViewOf(weights.k_norm), config_.rms_norm_eps, k);
   }
-  Rope(context, q, rows.positions, ViewOf(inverse_frequencies_));
-  Rope(context, k, rows.positions, ViewOf(inverse_frequencies_));
-  KvAppend(context, k, v, rows.positions, rows.sequences);
-  if (query_window > 0) {
-    RecordQueries(context, q, rows.positions, rows.sequences, rows.query_rings, query_window);
-  }
+  RopeAppend(context, q, k, v, rows.positions, ViewOf(inverse_frequencies_), rows.sequences,
+             {rows.query_rings, query_window});
   PagedAttention(context, q, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
                  attended.SplitRows(q_heads, d));
   CAIRN_RETURN_IF_ERROR(weights.o.Forward(context, tp, attended, output));

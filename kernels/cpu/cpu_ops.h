@@ -6,6 +6,7 @@
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/matmul.h"
 #include "kernels/ops/quantize.h"
+#include "kernels/ops/rope_append.h"
 #include "kernels/ops/sample.h"
 #include "kernels/ops/window_queries.h"
 
@@ -30,6 +31,9 @@ void RoundToActivation(Context& context, const Tensor& x);
 
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences);
+void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                const Tensor& inv_freq, absl::Span<const SequenceRows> sequences, const QueryRings& rings,
+                float attention_scale);
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
 

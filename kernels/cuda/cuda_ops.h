@@ -3,12 +3,17 @@
 #ifndef CAIRN_KERNELS_CUDA_CUDA_OPS_H_
 #define CAIRN_KERNELS_CUDA_CUDA_OPS_H_
 
+#include <cstdint>
+
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/kv_scores.h"
 #include "kernels/ops/kv_select.h"
 #include "kernels/ops/matmul.h"
 #include "kernels/ops/quantize.h"
+#include "kernels/ops/rope_append.h"
 #include "kernels/ops/sample.h"
+#include "kernels/ops/window_queries.h"
 
 namespace cairn::cuda {
 
@@ -32,8 +37,25 @@ void RoundToActivation(Context& context, const Tensor& x);
 
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences);
+void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                const Tensor& inv_freq, absl::Span<const SequenceRows> sequences, const QueryRings& rings,
+                float attention_scale);
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
+
+void WindowQueries(Context& context, absl::Span<const float* const> rings, int oldest, const Tensor& out);
+void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
+void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out);
+void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce, const Tensor& out);
+void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
+                   const Tensor& out);
+void KeyDifference(Context& context, const KvView& kv, const Tensor& out);
+void SlotRecency(Context& context, int32_t num_slots, const Tensor& out);
+void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out);
+void DivideByRowMax(Context& context, const Tensor& x);
+void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out);
+void AddToRunningScores(Context& context, const KvView& kv, float factor, const Tensor& added, const Tensor& scores);
+void DecayRunningScores(Context& context, const KvView& kv, float decay, const Tensor& current, const Tensor& scores);
 
 void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept);
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed);

@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_state.h"
 #include "kernels/cuda/reduce.h"
+#include "kernels/cuda/rope.h"
 #include "kernels/cuda/storage.h"
 
 namespace cairn::cuda {
@@ -32,15 +33,13 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     RopeKernel(RowView<T> x, const int32_t* positions, const float* inv_freq, float scale, int heads, int half) {
   T* row = x.row(blockIdx.x);
-  const float position = static_cast<float>(positions[blockIdx.x]);
   for (int i = static_cast<int>(threadIdx.x); i < half; i += kThreads) {
-    const float angle = position * inv_freq[i];
-    const float cosine = cosf(angle) * scale, sine = sinf(angle) * scale;
+    const Rotation rotation = RotationOf(positions[blockIdx.x], inv_freq[i], scale);
     for (int h = 0; h < heads; ++h) {
       T* low = row + h * 2 * half + i;
-      const float a = ToFloat(low[0]), b = ToFloat(low[half]);
-      low[0] = FromFloat<T>(a * cosine - b * sine);
-      low[half] = FromFloat<T>(b * cosine + a * sine);
+      const RotatedPair<T> pair = Rotate(low[0], low[half], rotation);
+      low[0] = pair.low;
+      low[half] = pair.high;
     }
   }
 }

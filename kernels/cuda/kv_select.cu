@@ -6,6 +6,7 @@
 #include "kernels/core/check.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_state.h"
+#include "kernels/cuda/fixed_point.h"
 #include "kernels/cuda/paged.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/storage.h"
@@ -123,13 +124,9 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
 
 __global__ void __launch_bounds__(kThreads)
     FixedPointKernel(RowView<const float> scores, int n, bool accumulate, RowView<int64_t> fixed) {
-  constexpr double kLimit = 0x1p47, kRounder = 0x1.8p52;
   const int i = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   if (i >= n) return;
-  double scaled = static_cast<double>(scores.row(blockIdx.x)[i]) * 0x1p40;
-  scaled = scaled > -kLimit ? min(scaled, kLimit) : -kLimit;  // NaN too
-  // So much more leaves no room for a fraction: the sum is rounded, half to even.
-  const int64_t value = static_cast<int64_t>((scaled + kRounder) - kRounder);
+  const int64_t value = ToFixedPoint(scores.row(blockIdx.x)[i]);
   int64_t& to = fixed.row(blockIdx.x)[i];
   to = accumulate ? to + value : value;
 }
@@ -238,8 +235,7 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
 }
 
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
-  const SequenceRows rows = {0, 0, kv};
-  const PagedStep step = UploadStep(context, absl::MakeConstSpan(&rows, 1));
+  const PagedStep step = UploadCache(context, kv);
   const int row_bytes = kv.layout.head_dim * static_cast<int>(DTypeSize(kv.layout.dtype));
   const auto launch = [&](auto unit) {
     using U = decltype(unit);

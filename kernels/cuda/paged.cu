@@ -38,6 +38,11 @@ PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences)
           .score_offset = layout.has_score ? static_cast<int64_t>(layout.score_offset()) : 0};
 }
 
+PagedStep UploadCache(Context& context, const KvView& kv) {
+  const SequenceRows rows = {0, 0, kv};
+  return UploadStep(context, absl::MakeConstSpan(&rows, 1));
+}
+
 WorkList UploadWork(Context& context, absl::Span<const SequenceRows> sequences, int32_t rows_per_item,
                     absl::FunctionRef<bool(const SequenceRows&)> takes) {
   std::vector<int32_t>& words = context.cuda().table_words();

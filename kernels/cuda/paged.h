@@ -54,6 +54,8 @@ struct PagedStep {
 
 // Sends sequences and block tables to the device. All of one layout.
 PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences);
+// One sequence without rows of a step: what compression reads and moves.
+PagedStep UploadCache(Context& context, const KvView& kv);
 
 // Items of at most `rows_per_item` rows over the sequences that `takes` says; null and 0 where there are none.
 struct WorkList {

@@ -55,6 +55,22 @@ __device__ __forceinline__ void FetchTile(const PagedStep& step, const PagedSequ
   CopyAsyncCommit();
 }
 
+// The same for keys alone.
+template <int D, typename T>
+__device__ __forceinline__ void FetchKeys(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
+                                          int32_t end, T* k) {
+  constexpr int kPieces = D / 8;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < kTileSlots * kPieces; i += kTileThreads) {
+    const int32_t row = i / kPieces, column = i % kPieces * 8, slot = begin + row;
+    const bool valid = slot < end;
+    const uint8_t* block = valid ? step.Block(s, slot) : s.pool;
+    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(T)) : 0;
+    CopyAsync16(k + row * kTileStride<D> + column, block + at, valid);
+  }
+  CopyAsyncCommit();
+}
+
 // The fragments of a warp's 16 query vectors, from rows in shared memory.
 template <int D, typename T>
 __device__ __forceinline__ void LoadQueries(const T* rows, unsigned (&q)[D / 16][4]) {

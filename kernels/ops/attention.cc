@@ -1,26 +1,10 @@
 #include "kernels/ops/attention.h"
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/ops/check_sequences.h"
 #include "kernels/ops/dispatch.h"
 
 namespace cairn {
-namespace {
-
-void CheckSequences(const char* op, absl::Span<const SequenceRows> sequences, int64_t num_rows, int64_t kv_heads,
-                    int64_t head_dim) {
-  for (const SequenceRows& rows : sequences) {
-    const KvBlockLayout& layout = rows.kv.layout;
-    CAIRN_CHECK(rows.row_begin >= 0 && rows.num_rows >= 0 && rows.row_begin + rows.num_rows <= num_rows, op, ": rows ",
-                rows.row_begin, " + ", rows.num_rows, " of ", num_rows);
-    CAIRN_CHECK(rows.num_rows <= rows.kv.num_slots, op, ": ", rows.num_rows, " rows in ", rows.kv.num_slots, " slots");
-    CAIRN_CHECK(layout.head_dim == head_dim, op, ": head_dim ", head_dim, ", the cache holds ", layout.head_dim);
-    CAIRN_CHECK(kv_heads < 0 || layout.kv_heads == kv_heads, op, ": ", kv_heads, " KV heads, the cache holds ",
-                layout.kv_heads);
-  }
-}
-
-}  // namespace
-
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences) {
   CheckActivation("KvAppend", "k", context, k, 3);

@@ -26,7 +26,7 @@ namespace cairn {
 #define CAIRN_DISPATCH CAIRN_DISPATCH_CPU
 #endif
 
-// For ops that have no CUDA half yet.
+// For builds without CUDA, and for ops that have no CUDA half.
 #define CAIRN_DISPATCH_CPU(context, Op, ...)                                    \
   do {                                                                          \
     CAIRN_CHECK((context).device().is_cpu(), "no CUDA version is built: " #Op); \

@@ -31,12 +31,17 @@ void CheckSameShape(const char* op, const Context& context, const Tensor& x, con
 
 }  // namespace
 
+void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors) {
+  CAIRN_CHECK(slots >= 0 && vectors >= 0, "ReserveScoreMemory: ", slots, " slots, ", vectors, " query vectors");
+  CAIRN_DISPATCH(context, ReserveScoreMemory, layout, slots, vectors);
+}
+
 void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out) {
   CheckQueries("WindowImportance", context, kv, queries);
   CheckScores("WindowImportance", "out", context, kv, out);
   CheckDim("WindowImportance", "out", out, 1, kv.num_slots - queries.dim(0));
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, WindowImportance, kv, queries, out);
+  CAIRN_DISPATCH(context, WindowImportance, kv, queries, out);
 }
 
 void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce,
@@ -44,7 +49,7 @@ void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, 
   CheckQueries("WindowAttention", context, kv, queries);
   CheckScores("WindowAttention", "out", context, kv, out);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, WindowAttention, kv, queries, reduce, out);
+  CAIRN_DISPATCH(context, WindowAttention, kv, queries, reduce, out);
 }
 
 void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
@@ -53,19 +58,19 @@ void KeyRedundancy(Context& context, const KvView& kv, float threshold, Redundan
   CAIRN_CHECK(!remembers || (kv.layout.has_score && variant == RedundancyVariant::kCode),
               "KeyRedundancy: no plane to remember in");
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, KeyRedundancy, kv, threshold, variant, remembers, out);
+  CAIRN_DISPATCH(context, KeyRedundancy, kv, threshold, variant, remembers, out);
 }
 
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out) {
   CheckScores("KeyDifference", "out", context, kv, out);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, KeyDifference, kv, out);
+  CAIRN_DISPATCH(context, KeyDifference, kv, out);
 }
 
 void SlotRecency(Context& context, int32_t num_slots, const Tensor& out) {
   CheckOperand("SlotRecency", "out", context, out, DType::kFloat32, 2);
   if (out.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, SlotRecency, num_slots, out);
+  CAIRN_DISPATCH(context, SlotRecency, num_slots, out);
 }
 
 void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
@@ -73,20 +78,20 @@ void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_si
   CAIRN_CHECK(kernel_size > 0 && kernel_size % 2 == 1, "PoolSlots: kernel ", kernel_size);
   CAIRN_CHECK(x.raw() != out.raw(), "PoolSlots: x and out are one tensor");
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, PoolSlots, x, pooling, kernel_size, out);
+  CAIRN_DISPATCH(context, PoolSlots, x, pooling, kernel_size, out);
 }
 
 void DivideByRowMax(Context& context, const Tensor& x) {
   CheckOperand("DivideByRowMax", "x", context, x, DType::kFloat32, 2);
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, DivideByRowMax, x);
+  CAIRN_DISPATCH(context, DivideByRowMax, x);
 }
 
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out) {
   CheckSameShape("MixScores", context, x, y);
   CheckSameShape("MixScores", context, x, out);
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, MixScores, a, x, b, y, out);
+  CAIRN_DISPATCH(context, MixScores, a, x, b, y, out);
 }
 
 void AddToRunningScores(Context& context, const KvView& kv, float factor, const Tensor& added, const Tensor& scores) {
@@ -95,7 +100,7 @@ void AddToRunningScores(Context& context, const KvView& kv, float factor, const 
   CheckDim("AddToRunningScores", "added", added, 1, kv.num_slots);
   CheckScores("AddToRunningScores", "scores", context, kv, scores);
   if (added.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, AddToRunningScores, kv, factor, added, scores);
+  CAIRN_DISPATCH(context, AddToRunningScores, kv, factor, added, scores);
 }
 
 void DecayRunningScores(Context& context, const KvView& kv, float decay, const Tensor& current, const Tensor& scores) {
@@ -103,7 +108,7 @@ void DecayRunningScores(Context& context, const KvView& kv, float decay, const T
   CheckScores("DecayRunningScores", "current", context, kv, current);
   CheckSameShape("DecayRunningScores", context, current, scores);
   if (current.num_elements() == 0) return;
-  CAIRN_DISPATCH_CPU(context, DecayRunningScores, kv, decay, current, scores);
+  CAIRN_DISPATCH(context, DecayRunningScores, kv, decay, current, scores);
 }
 
 }  // namespace cairn

@@ -15,6 +15,10 @@
 
 namespace cairn {
 
+// On a GPU: takes the memory that the ops below need for a layer of up to `slots` slots and `vectors` query vectors
+// (w x group) for each KV head, so that they never allocate. On CPU memory comes when it is needed.
+void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
+
 // R-KV's importance before pooling (arXiv 2505.24133; COMPRESSION section 2, steps 1-4): the largest logit of a group's
 // heads, its softmax over the candidates, the mean over the w queries. out [kv_heads, m].
 void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out);

@@ -9,7 +9,7 @@ void WindowQueries(Context& context, absl::Span<const float* const> rings, int o
   CheckOperand("WindowQueries", "out", context, out, DType::kFloat32, 3);
   CAIRN_CHECK(out.is_contiguous() && !rings.empty() && out.dim(1) % static_cast<int64_t>(rings.size()) == 0);
   CAIRN_CHECK(oldest >= 0 && oldest < out.dim(0), "row ", oldest, " of ", out.dim(0));
-  CAIRN_DISPATCH_CPU(context, WindowQueries, rings, oldest, out);
+  CAIRN_DISPATCH(context, WindowQueries, rings, oldest, out);
 }
 
 }  // namespace cairn

@@ -1,5 +1,5 @@
-// Every golden file with scores, on every instruction set, with float32 and with bf16 caches (the inputs are exact in
-// both): scores within 1e-5, sets and fingerprints exact.
+// Every golden file with scores, on every instruction set and on a GPU, with float32 and with bf16 caches (the inputs
+// are exact in both): scores within 1e-5, sets and fingerprints exact.
 #include <bit>
 #include <utility>
 
@@ -11,15 +11,19 @@
 namespace cairn {
 namespace {
 
-class GoldenScoresTest : public testing::TestWithParam<std::tuple<const cpu::Kernels*, DType>> {
+class GoldenScoresTest : public testing::TestWithParam<std::tuple<Backend, DType>> {
  protected:
-  std::unique_ptr<Context> context_ = Context::Cpu(2, DType::kFloat32, *std::get<0>(GetParam()));
+  void SetUp() override {
+    ChooseBackend(std::get<0>(GetParam()));
+    if (!IsSkipped()) context_ = ContextOf(std::get<0>(GetParam()), 2, DType::kFloat32);
+  }
   DType dtype() const { return std::get<1>(GetParam()); }
+  std::shared_ptr<Context> context_;
 
   // A layer that holds keys [n, kv_heads, d].
   Layer LayerOf(const GoldenArray<float>& k, bool has_score = false, int block_size = 16) {
-    Layer layer(static_cast<int>(k.dim(1)), static_cast<int>(k.dim(2)), static_cast<int32_t>(k.dim(0)), dtype(),
-                has_score, block_size);
+    Layer layer(*context_, static_cast<int>(k.dim(1)), static_cast<int>(k.dim(2)), static_cast<int32_t>(k.dim(0)),
+                dtype(), has_score, block_size);
     layer.Append(*context_, k.values, 0, static_cast<int32_t>(k.dim(0)));
     return layer;
   }
@@ -47,11 +51,11 @@ class GoldenScoresTest : public testing::TestWithParam<std::tuple<const cpu::Ker
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(IsaAndCache, GoldenScoresTest,
-                         testing::Combine(testing::ValuesIn(TestedKernels()),
+INSTANTIATE_TEST_SUITE_P(BackendAndCache, GoldenScoresTest,
+                         testing::Combine(testing::ValuesIn(TestedBackends()),
                                           testing::Values(DType::kFloat32, DType::kBFloat16)),
                          [](const auto& info) {
-                           return absl::StrCat(std::get<0>(info.param)->name, "_", DTypeName(std::get<1>(info.param)));
+                           return absl::StrCat(std::get<0>(info.param).name, "_", DTypeName(std::get<1>(info.param)));
                          });
 
 CompressionConfig ConfigOf(const std::string& algorithm, const Json& params) {
@@ -80,14 +84,17 @@ TEST_P(GoldenScoresTest, Rkv) {
     const float threshold = params["threshold"];
     const int64_t H = k.dim(1), m = k.dim(0) - window;
     std::vector<float> importance(H * m), pooled(H * m), queries = q.values;
-    const Tensor i(importance.data(), DType::kFloat32, {H, m}), p(pooled.data(), DType::kFloat32, {H, m});
-    WindowImportance(*context_, layer.View(), Tensor(queries.data(), DType::kFloat32, {window, q.dim(1), q.dim(2)}), i);
+    Operands on(*context_);
+    const Tensor i = on.F32(importance).Reshape({H, m}), p = on.F32(pooled).Reshape({H, m});
+    WindowImportance(*context_, layer.View(), on.F32(queries).Reshape({window, q.dim(1), q.dim(2)}), i);
     PoolSlots(*context_, i, Pooling::kMax, params["kernel"], p);
+    on.Fetch();
     ExpectScores(pooled, Floats(expected["I"]));
     for (const auto& [variant, r] : expected["R"].items()) {
       SCOPED_TRACE(variant);
       KeyRedundancy(*context_, layer.View(), threshold,
                     variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode, false, p);
+      on.Fetch();
       ExpectScores(pooled, Floats(r));
     }
     ASSERT_GE(expected["runs"].size(), 1);
@@ -142,8 +149,10 @@ TEST_P(GoldenScoresTest, SnapKv) {
         queries.insert(queries.end(), from, from + d);
       }
     }
-    WindowAttention(*context_, layer.View(), Tensor(queries.data(), DType::kFloat32, {window, H, d}),
-                    WindowReduce::kSumOfHeads, Tensor(out.data(), DType::kFloat32, {H, m}));
+    Operands on(*context_);
+    WindowAttention(*context_, layer.View(), on.F32(queries).Reshape({window, H, d}), WindowReduce::kSumOfHeads,
+                    on.F32(out).Reshape({H, m}));
+    on.Fetch();
     for (int64_t h = 0; h < H; ++h) {
       for (int64_t i = 0; i < m; ++i) ASSERT_NEAR(out[h * m + i], sums.values[(h * G + g) * m + i], 1e-5);
     }
@@ -177,7 +186,7 @@ TEST_P(GoldenScoresTest, Rounds) {
         config.gkv_redundancy = true;
       }
       const auto scorer = MakeScorer(config);
-      Layer layer(static_cast<int>(k.dim(1)), static_cast<int>(k.dim(2)), budget + buffer, dtype(),
+      Layer layer(*context_, static_cast<int>(k.dim(1)), static_cast<int>(k.dim(2)), budget + buffer, dtype(),
                   scorer->needs_running_score(), 7);
       int32_t fed = budget + buffer;
       layer.Append(*context_, k.values, 0, fed);
@@ -192,7 +201,7 @@ TEST_P(GoldenScoresTest, Rounds) {
         const auto kept = Select(*context_, scores, k.dim(1), window, budget, scorer->num_sinks());
         ExpectSets(kept, expected["kept"], expected["fingerprints"]);
         layer.Compact(*context_, kept);
-        const KvView view = layer.View();
+        const KvView view = layer.HostView();
         const Sets positions = expected["positions"];
         for (int h = 0; h < view.layout.kv_heads; ++h) {
           for (int32_t slot = 0; slot < budget; ++slot) {

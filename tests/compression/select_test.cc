@@ -6,7 +6,7 @@ namespace cairn {
 namespace {
 
 class GoldenSelectTest : public OpTest {};
-CAIRN_CPU_OP_TEST_SUITE(GoldenSelectTest);
+CAIRN_OP_TEST_SUITE(GoldenSelectTest);
 
 TEST_P(GoldenSelectTest, Ties) {
   auto c = context();

@@ -71,16 +71,28 @@ inline std::vector<Backend> TestedBackends() {
   return backends;
 }
 
+// For a test's SetUp: makes it run on the backend, or skip aloud.
+inline void ChooseBackend(const Backend& backend) {
+#if CAIRN_TEST_EMULATED_GPU
+  cuda_emulator::SetSchedule(cuda_emulator::kSchedules[backend.schedule]);
+#else
+  if (!backend.is_cpu() && Context::NumCudaDevices() == 0) GTEST_SKIP() << "no GPU: the CUDA kernels were not run";
+#endif
+}
+
+// On a GPU one context per activation type serves all tests.
+inline std::shared_ptr<Context> ContextOf(const Backend& backend, int threads, DType activation) {
+  if (backend.is_cpu()) return Context::Cpu(threads, activation, *backend.kernels);
+  static std::map<DType, std::shared_ptr<Context>>& contexts = *new std::map<DType, std::shared_ptr<Context>>;
+  std::shared_ptr<Context>& shared = contexts[activation];
+  if (shared == nullptr) shared = Context::Cuda(0, activation).value();
+  return shared;
+}
+
 // One test per backend: TEST_P(OpTest, ...) with context(threads, activation).
 class OpTest : public testing::TestWithParam<Backend> {
  protected:
-  void SetUp() override {
-#if CAIRN_TEST_EMULATED_GPU
-    cuda_emulator::SetSchedule(cuda_emulator::kSchedules[GetParam().schedule]);
-#else
-    if (!GetParam().is_cpu() && Context::NumCudaDevices() == 0) GTEST_SKIP() << "no GPU: the CUDA kernels were not run";
-#endif
-  }
+  void SetUp() override { ChooseBackend(GetParam()); }
 
   bool on_cpu() const { return GetParam().is_cpu(); }
   // The emulator runs some ten thousand times slower than a GPU: tests give it fewer or smaller cases.
@@ -89,13 +101,8 @@ class OpTest : public testing::TestWithParam<Backend> {
   // For lists of cases: the emulated GPU runs one in `share` under each schedule, and under each schedule others.
   bool Skips(int turn, int share) const { return kEmulated && (turn + 3 * GetParam().schedule) % share != 0; }
 
-  // On a GPU one context per activation type serves all tests.
   std::shared_ptr<Context> context(int threads = 2, DType activation = DType::kFloat32) const {
-    if (on_cpu()) return Context::Cpu(threads, activation, *GetParam().kernels);
-    static std::map<DType, std::shared_ptr<Context>>& contexts = *new std::map<DType, std::shared_ptr<Context>>;
-    std::shared_ptr<Context>& shared = contexts[activation];
-    if (shared == nullptr) shared = Context::Cuda(0, activation).value();
-    return shared;
+    return ContextOf(GetParam(), threads, activation);
   }
 };
 

@@ -64,6 +64,7 @@ class Cache {
     view.pool = host_pool_.data();
     return view;
   }
+  size_t size_bytes() const { return pool_.size_bytes(); }
   // Sends what was changed through a HostView.
   void Send() {
     if (!pool_.device().is_cpu()) CopyFromHost(*context_, host_pool_.data(), Words());

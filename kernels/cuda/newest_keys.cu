@@ -1,0 +1,169 @@
+// The search for every key's newest near-duplicate: of a tile of products only the largest similar slot of each row is
+// kept.
+#include <climits>
+
+#include "kernels/cuda/key_similarity.h"
+#include "kernels/cuda/storage.h"
+#include "kernels/cuda/tile.h"
+
+namespace cairn::cuda {
+namespace {
+
+// A key that searches.
+struct Searcher {
+  int32_t slot, newest;
+  bool open;  // among all keys, not only those that the last call did not see
+  float factor;
+
+  // `known`: what Recall says. Nothing behind the last key searches.
+  __device__ __forceinline__ void Begin(const KeyParams& p, int32_t head, int32_t own_slot, int32_t known) {
+    slot = own_slot;
+    open = own_slot < p.n && known == kUnknown;
+    newest = own_slot < p.n ? max(known, kNone) : INT_MAX;
+    factor = own_slot < p.n ? p.factors[p.At(head, own_slot)] : 0;
+  }
+  // Could it find something newer than it has below slot `end`?
+  __device__ __forceinline__ bool Searches(int32_t end, bool is_old) const {
+    return newest < end - 1 && (open || !is_old);
+  }
+  __device__ __forceinline__ bool IsLike(const KeyParams& p, int32_t column, float dot, float other) const {
+    return column < p.n && column != slot && Similarity(dot, factor, other) > p.threshold;
+  }
+};
+
+// On tensor cores, block (64 keys, head): four warps of 16 rows against 64 columns at a time, the next ones on their
+// way meanwhile.
+template <int D, typename T>
+__global__ void __launch_bounds__(kTileThreads) NewestTilesKernel(KeyParams p) {
+  CAIRN_DYNAMIC_SHARED(T, rows);  // the block's own keys, then two stages of others
+  CAIRN_SHARED(int32_t, known, [kTileSlots]);
+  T* const keys = rows + kTileElements<D>;
+  const PagedSequence s = p.step.sequences[0];
+  const int32_t head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.x) * kTileSlots;
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
+  const float* factors = p.factors + p.At(head, 0);
+
+  int32_t begin = p.stride - kTileSlots;
+  FetchKeys<D>(p.step, s, head, first, p.n, rows);
+  FetchKeys<D>(p.step, s, head, begin, p.n, keys);
+  if (thread < kTileSlots && first + thread < p.n) known[thread] = p.Recall(s, head, first + thread);
+  CopyAsyncWait<1>();
+  __syncthreads();
+  unsigned own[D / 16][4];
+  LoadQueries<D>(rows + warp * 16 * kTileStride<D>, own);
+  Searcher row[2];  // of this lane, and of three more
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int index = warp * 16 + lane / 4 + 8 * r;
+    row[r].Begin(p, head, first + index, known[index]);
+  }
+
+  for (int stage = 0; begin >= 0; begin -= kTileSlots, stage ^= 1) {
+    const int32_t end = min(begin + kTileSlots, p.n);
+    const bool is_old = p.IsOld(s, head, end - 1);
+    CopyAsyncWait<0>();
+    // The columns have arrived, and those before have been read.
+    if (__syncthreads_or(row[0].Searches(end, is_old) || row[1].Searches(end, is_old)) == 0) break;
+    if (begin > 0) FetchKeys<D>(p.step, s, head, begin - kTileSlots, p.n, keys + (stage ^ 1) * kTileElements<D>);
+    const T* k = keys + stage * kTileElements<D>;
+#pragma unroll
+    for (int n = 0; n < kTileSlots / 16; ++n) {
+      float dots[2][4];
+      Scores<D>(own, k + n * 16 * kTileStride<D>, dots);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int32_t column = begin + n * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2;
+        Searcher& own_row = row[i % 4 / 2];
+        if (own_row.IsLike(p, column, dots[i / 4][i % 4], factors[column])) {
+          own_row.newest = max(own_row.newest, column);
+        }
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      row[r].newest = max(row[r].newest, __shfl_xor_sync(kAllLanes, row[r].newest, 1));
+      row[r].newest = max(row[r].newest, __shfl_xor_sync(kAllLanes, row[r].newest, 2));
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (lane % 4 == 0 && row[r].slot < p.n) p.newest[p.At(head, row[r].slot)] = row[r].newest;
+  }
+}
+
+constexpr int kPlainThreads = 128;
+constexpr int kRowsPerWarp = 4;
+constexpr int kPlainRows = kRowsPerWarp * kPlainThreads / kWarpSize;
+
+// Any type and size, block (16 keys, head): four rows a warp, one column a lane.
+__global__ void __launch_bounds__(kPlainThreads) NewestRowsKernel(KeyParams p) {
+  CAIRN_DYNAMIC_SHARED(float, rows);  // [16][d], then columns [32][d + 1]
+  const PagedSequence s = p.step.sequences[0];
+  const int32_t head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.x) * kPlainRows;
+  const int32_t d = p.step.head_dim;
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
+  float* const columns = rows + kPlainRows * d;
+  const auto read = [&](int32_t slot, int i) {  // behind the last key: any
+    slot = min(slot, p.n - 1);
+    return ReadAs(p.step.dtype, p.step.Block(s, slot), p.step.InPlane(head, slot) * d + i);
+  };
+  for (int i = thread; i < kPlainRows * d; i += kPlainThreads) rows[i] = read(first + i / d, i % d);
+  const int32_t own = first + warp * kRowsPerWarp;
+  const int32_t known = lane < kRowsPerWarp && own + lane < p.n ? p.Recall(s, head, own + lane) : kNone;
+  Searcher row[kRowsPerWarp];  // the same in all lanes
+#pragma unroll
+  for (int j = 0; j < kRowsPerWarp; ++j) row[j].Begin(p, head, own + j, __shfl_sync(kAllLanes, known, j));
+
+  for (int32_t begin = (p.n - 1) / kWarpSize * kWarpSize; begin >= 0; begin -= kWarpSize) {
+    const int32_t end = min(begin + kWarpSize, p.n), column = begin + lane;
+    const bool is_old = p.IsOld(s, head, end - 1);
+    bool searches = false;
+#pragma unroll
+    for (int j = 0; j < kRowsPerWarp; ++j) searches |= row[j].Searches(end, is_old);
+    if (__syncthreads_or(searches) == 0) break;  // besides, the columns before have been read
+    for (int i = thread; i < kWarpSize * d; i += kPlainThreads)
+      columns[i / d * (d + 1) + i % d] = read(begin + i / d, i % d);
+    __syncthreads();
+    float dots[kRowsPerWarp] = {};
+    for (int i = 0; i < d; ++i) {
+      const float k = columns[lane * (d + 1) + i];
+#pragma unroll
+      for (int j = 0; j < kRowsPerWarp; ++j) dots[j] += rows[(warp * kRowsPerWarp + j) * d + i] * k;
+    }
+    const float factor = p.factors[p.At(head, min(column, p.n - 1))];
+#pragma unroll
+    for (int j = 0; j < kRowsPerWarp; ++j) {
+      const unsigned like = __ballot_sync(kAllLanes, row[j].IsLike(p, column, dots[j], factor));
+      if (like != 0) row[j].newest = max(row[j].newest, begin + kWarpSize - 1 - __clz(static_cast<int>(like)));
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kRowsPerWarp; ++j) {
+    if (lane == 0 && row[j].slot < p.n) p.newest[p.At(head, row[j].slot)] = row[j].newest;
+  }
+}
+
+template <int D, typename T>
+void LaunchTiles(const KeyParams& p, cudaStream_t stream) {
+  const LaunchShape shape = {dim3(static_cast<unsigned>(p.stride / kTileSlots), static_cast<unsigned>(p.step.kv_heads)),
+                             kTileThreads, 3 * kTileElements<D> * sizeof(T)};
+  CAIRN_LAUNCH((NewestTilesKernel<D, T>), stream, shape, p);
+}
+
+}  // namespace
+
+void LaunchFindNewest(const KeyParams& p, cudaStream_t stream) {
+  const bool is_64 = p.step.head_dim == 64;
+  if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kBFloat16) {
+    return is_64 ? LaunchTiles<64, __nv_bfloat16>(p, stream) : LaunchTiles<128, __nv_bfloat16>(p, stream);
+  }
+  if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kFloat16) {
+    return is_64 ? LaunchTiles<64, __half>(p, stream) : LaunchTiles<128, __half>(p, stream);
+  }
+  const size_t d = static_cast<size_t>(p.step.head_dim);
+  const LaunchShape shape = {dim3(Blocks(p.n, kPlainRows), static_cast<unsigned>(p.step.kv_heads)), kPlainThreads,
+                             (kPlainRows * d + kWarpSize * (d + 1)) * sizeof(float)};
+  CAIRN_LAUNCH(NewestRowsKernel, stream, shape, p);
+}
+
+}  // namespace cairn::cuda

@@ -1,0 +1,77 @@
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/device_state.h"
+#include "kernels/cuda/paged.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/storage.h"
+
+namespace cairn::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// One block a row: its rotations once, then every pair of every head.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    RopeAppendKernel(RowView<T> q, RowView<const T> k, RowView<const T> v, const int32_t* positions,
+                     const float* inv_freq, float attention_scale, PagedStep step, const WorkItem* items, int q_heads,
+                     float* const* rings, int window) {
+  CAIRN_DYNAMIC_SHARED(Rotation, rotations);  // [half]
+  const WorkItem item = items[blockIdx.x];
+  const PagedSequence s = step.sequences[item.sequence];
+  const int32_t slot = PagedStep::SlotOf(s, item.row), position = positions[item.row];
+  const int d = step.head_dim, half = d / 2, thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < half; i += kThreads) rotations[i] = RotationOf(position, inv_freq[i], attention_scale);
+  __syncthreads();
+
+  // Of the rows of a step the last `window` alone, which have ring rows of their own.
+  const bool records = window > 0 && item.row >= s.row_begin + s.num_rows - window;
+  float* ring = records ? rings[item.sequence] + static_cast<int64_t>(position % window) * q_heads * d : nullptr;
+  for (int i = thread; i < q_heads * half; i += kThreads) {
+    const int at = i / half * d + i % half;
+    T* low = q.row(item.row) + at;
+    const RotatedPair<T> pair = Rotate(low[0], low[half], rotations[i % half]);
+    low[0] = pair.low;
+    low[half] = pair.high;
+    if (records) {
+      ring[at] = ToFloat(pair.low);
+      ring[at + half] = ToFloat(pair.high);
+    }
+  }
+  uint8_t* block = step.Block(s, slot);
+  for (int i = thread; i < step.kv_heads * half; i += kThreads) {
+    const int head = i / half, column = i % half;
+    const T* low = k.row(item.row) + head * d + column;
+    const RotatedPair<T> pair = Rotate(low[0], low[half], rotations[column]);
+    const int64_t at = step.InPlane(head, slot) * d + column;
+    WriteAs(step.dtype, block, at, ToFloat(pair.low));
+    WriteAs(step.dtype, block, at + half, ToFloat(pair.high));
+  }
+  for (int i = thread; i < step.kv_heads * d; i += kThreads) {
+    WriteAs(step.dtype, block + step.v_offset, step.InPlane(i / d, slot) * d + i % d, ToFloat(v.row(item.row)[i]));
+  }
+  for (int head = thread; head < step.kv_heads; head += kThreads) {
+    *step.Position(s, head, slot) = position;
+    if (step.score_offset != 0) *step.Score(s, head, slot) = 0;
+  }
+}
+
+}  // namespace
+
+void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& positions,
+                const Tensor& inv_freq, absl::Span<const SequenceRows> sequences, const QueryRings& rings,
+                float attention_scale) {
+  const WorkList work = UploadWork(context, sequences, 1, [](const SequenceRows&) { return true; });
+  if (work.count == 0) return;
+  const PagedStep step = UploadStep(context, sequences);
+  float* const* uploaded = rings.window > 0 ? context.cuda().Upload(rings.rings.data(), rings.rings.size()) : nullptr;
+  const LaunchShape shape = {work.count, kThreads, static_cast<size_t>(inv_freq.dim(0)) * sizeof(Rotation)};
+  WithType(q.dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(RopeAppendKernel<T>, context.cuda().stream(), shape, ViewRows<T>(q), ViewRows<const T>(k),
+                 ViewRows<const T>(v), static_cast<const int32_t*>(positions.data<int32_t>()),
+                 static_cast<const float*>(inv_freq.data<float>()), attention_scale, step, work.items,
+                 static_cast<int>(q.dim(1)), uploaded, rings.window);
+  });
+}
+
+}  // namespace cairn::cuda
