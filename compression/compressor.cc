@@ -1,9 +1,9 @@
 #include "compression/compressor.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/ops/kv_select.h"
 #include "kernels/ops/window_queries.h"
@@ -109,26 +109,34 @@ KeepPlan Compressor::Select(Context& context, const Tensor& scores, int32_t num_
   const int64_t rows = scores.dim(0);
   KeepPlan plan = {.kept = Matrix(kept_, rows, budget), .num_slots = num_slots};
   SelectTopK(context, scores, scorer_->num_sinks(), config_.window, plan.kept);
-  CheckPlan(plan, config_.window);
+  if (context.device().is_cpu()) CheckPlan(plan, config_.window);
   return plan;
 }
 
-absl::Span<const int64_t> Compressor::Fingerprints(Context& context, const KeepPlan& plan) {
-  const int64_t rows = plan.kept.dim(0);
-  FingerprintRows(context, plan.kept, fingerprints_.Rows(0, rows));
-  return {fingerprints_.data<int64_t>(), static_cast<size_t>(rows)};
+std::vector<int64_t> Compressor::Fingerprints(Context& context, const KeepPlan& plan) {
+  const Tensor fingerprints = fingerprints_.Rows(0, plan.kept.dim(0));
+  FingerprintRows(context, plan.kept, fingerprints);
+  std::vector<int64_t> values(static_cast<size_t>(fingerprints.dim(0)));
+  CopyToHost(context, fingerprints, values.data());
+  return values;
+}
+
+Tensor Compressor::PlaceKept(Context& context, absl::Span<const int32_t> kept) {
+  const Tensor placed = Matrix(kept_, 1, static_cast<int64_t>(kept.size()));
+  CopyFromHost(context, kept.data(), placed);
+  return placed;
 }
 
 absl::StatusOr<KeepPlan> Compressor::Plan(Context& context, int layer, const KvView& kv, int32_t budget) {
   if (scope_ == KeepScope::kHead) return Select(context, Score(context, layer, kv), kv.num_slots, budget);
-  const Tensor sums = ZeroSums(kv.num_slots);
+  const Tensor sums = ZeroSums(context, kv.num_slots);
   AddScores(context, layer, kv, sums);
   return SelectFrom(context, sums, kv.num_slots, budget);
 }
 
-Tensor Compressor::ZeroSums(int32_t num_slots) {
+Tensor Compressor::ZeroSums(Context& context, int32_t num_slots) {
   const Tensor sums = sums_.Rows(0, num_slots - config_.window);
-  std::fill_n(sums.data<int64_t>(), sums.dim(0), 0);
+  ClearTensor(context, sums);
   return sums;
 }
 

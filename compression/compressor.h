@@ -49,10 +49,12 @@ class Compressor {
   void AddScores(Context& context, int layer, const KvView& kv, const Tensor& sums);
   absl::StatusOr<KeepPlan> SelectFrom(Context& context, const Tensor& sums, int32_t num_slots, int32_t budget);
   // [num_slots - window] int64 zeros.
-  Tensor ZeroSums(int32_t num_slots);
+  Tensor ZeroSums(Context& context, int32_t num_slots);
 
-  // Of each row of the plan: FNV-1a 64 of its slots, the bits. Valid until the next call.
-  absl::Span<const int64_t> Fingerprints(Context& context, const KeepPlan& plan);
+  // FNV-1a 64 of each row of plan.kept (the bits): what ranks compare. Waits for the plan.
+  std::vector<int64_t> Fingerprints(Context& context, const KeepPlan& plan);
+  // A kept set that another rank has chosen, on this one's device: [1, K], until the next plan.
+  Tensor PlaceKept(Context& context, absl::Span<const int32_t> kept);
 
  private:
   Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync);

@@ -409,6 +409,10 @@ EngineStats Engine::stats() const {
     stats.kv_blocks_total = impl_->scheduler->used().total_blocks();
     stats.kv_blocks_peak = impl_->scheduler->used().peak_used_blocks();
     stats.compression_seconds = impl_->setup.runner->compression_seconds();
+    if (const DecodeGraphs* graphs = impl_->setup.runner->graphs(); graphs != nullptr) {
+      stats.recorded_steps = graphs->num_recorded();
+      stats.replayed_steps = graphs->num_replayed();
+    }
   }
   return stats;
 }

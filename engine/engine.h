@@ -32,8 +32,9 @@ struct EngineStats {
   int64_t peak_running = 0, preemptions = 0;
   int64_t kv_blocks_total = 0, kv_blocks_peak = 0;  // of the tightest stage
   CacheCounters cache;                              // summed over finished requests
+  int64_t recorded_steps = 0, replayed_steps = 0;   // decode steps of the leader's rank, on a GPU
   double busy_seconds = 0;
-  double compression_seconds = 0;  // of the leader's rank, part of busy_seconds
+  double compression_seconds = 0;  // of the leader's rank, part of busy_seconds; on a GPU what the host spends on it
 };
 
 // One row per rank, for the start-up table and doctor.

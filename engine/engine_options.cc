@@ -20,10 +20,10 @@ absl::Status EngineOptions::Validate() const {
   if (dtype != "auto" && dtype != "float32" && dtype != "bfloat16" && dtype != "float16") {
     return Bad("dtype", dtype, "auto, float32, bfloat16 or float16");
   }
-  if (device == "cuda") {
-    return absl::InvalidArgumentError("--device=cuda: this build has no GPU backend; use --device=cpu");
+  if (device != "auto" && device != "cpu" && device != "cuda") return Bad("device", device, "auto, cpu or cuda");
+  if (shadow_full && device == "cuda") {
+    return absl::InvalidArgumentError("--shadow-full measures on CPUs alone: use --device=cpu");
   }
-  if (device != "auto" && device != "cpu") return Bad("device", device, "auto or cpu");
   if (parallel.tp < 1) return Bad("tensor-parallel-size", parallel.tp, "at least 1");
   if (parallel.pp < 1) return Bad("pipeline-parallel-size", parallel.pp, "at least 1");
   if (parallel.dp < 1) return Bad("data-parallel-size", parallel.dp, "at least 1");

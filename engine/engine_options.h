@@ -18,15 +18,18 @@ struct EngineOptions {
   std::string tokenizer;  // directory; "" = the model's. A dummy model needs none (token ids in, token ids out)
   std::string dtype = "auto";  // auto (as stored), float32, bfloat16, float16
   LoadFormat load_format = LoadFormat::kAuto;
-  std::string device = "auto";  // auto, cpu, cuda
+  std::string device = "auto";  // auto (cuda where every rank has a GPU, else cpu), cpu, cuda
   ParallelSizes parallel;
   std::string pp_layer_partition = "auto";
   int64_t max_model_len = 0;  // prompt + answer; 0 = the model's
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 512;  // per step: decode tokens first, the rest for prompt chunks
-  double gpu_memory_utilization = 0.9;   // share of the rank's memory for weights and cache (on CPU: of what is free)
-  int64_t kv_cache_memory_bytes = 0;     // per rank; 0 = from the utilization
+  // On a GPU: the share of its memory that weights, activations and cache may take. On CPU: the cache's share of the
+  // memory that is free once the weights are loaded.
+  double gpu_memory_utilization = 0.9;
+  int64_t kv_cache_memory_bytes = 0;  // per rank; 0 = from the utilization
   int32_t block_size = 16;
+  bool enforce_eager = false;  // on a GPU: give every decode step's ops anew instead of replaying recorded ones
   CompressionConfig compression;
   int64_t seed = 0;     // for requests without their own, and for dummy weights
   int32_t threads = 0;  // per rank; 0 = cores / ranks on this host

@@ -16,6 +16,7 @@
 #include "engine/scheduler/wire.h"
 #include "engine/weights/weight_source.h"
 #include "kernels/core/status_macros.h"
+#include "parallel/comm/staged_communicator.h"
 #include "parallel/pipeline/partition.h"
 
 namespace cairn {
@@ -57,21 +58,58 @@ class Setup {
   Setup(EngineOptions options, ProcessGroups& groups) : groups_(groups) { setup_.options = std::move(options); }
 
   absl::StatusOr<RankSetup> Run() {
+    CAIRN_RETURN_IF_ERROR(Agree(setup_.options.Validate()));
+    CAIRN_RETURN_IF_ERROR(ChooseDevice());
     CAIRN_RETURN_IF_ERROR(Agree(Describe()));
+    CAIRN_RETURN_IF_ERROR(MoveGroupsToDevice());
     CAIRN_RETURN_IF_ERROR(Agree(LoadWeights()));
     CAIRN_RETURN_IF_ERROR(Agree(MakeRunner()));
+    CAIRN_RETURN_IF_ERROR(Agree(SizeTheCache()));  // once every rank has what it needs besides
+    CAIRN_RETURN_IF_ERROR(Agree(MakeCache()));
     CAIRN_RETURN_IF_ERROR(ShareRankInfo());
     CAIRN_RETURN_IF_ERROR(ResolveModelLength());
+    CAIRN_RETURN_IF_ERROR(Agree(WarmUp()));
     return std::move(setup_);
   }
 
  private:
   absl::Status Agree(const absl::Status& mine) { return AgreeOnStatus(*groups_.world, mine); }
 
+  // --device=auto is a GPU where every rank has one.
+  absl::Status ChooseDevice() {
+    std::string& device = setup_.options.device;
+    const bool has_gpu = device == "auto" && !setup_.options.shadow_full && Context::NumCudaDevices() > 0;
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(has_gpu ? "gpu" : ""));
+    if (device != "auto") return absl::OkStatus();
+    device = std::find(all.begin(), all.end(), "") == all.end() ? "cuda" : "cpu";
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::unique_ptr<Context>> MakeContext() const {
+    if (setup_.options.device == "cpu") return Context::Cpu(setup_.options.threads, compute_);
+    const int gpus = std::max(1, Context::NumCudaDevices());
+    absl::StatusOr<std::unique_ptr<Context>> context = Context::Cuda(groups_.world->local_rank() % gpus, compute_);
+    if (context.ok()) return context;
+    return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", context.status().message()));
+  }
+
+  // Who shares this rank's memory; and on a GPU, tensors in its memory travel through the host's.
+  absl::Status MoveGroupsToDevice() {
+    const std::string mine = absl::StrCat(groups_.world->host(), " ", setup_.context->device_id());
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(mine));
+    sharers_ = static_cast<int>(std::count(all.begin(), all.end(), mine));
+    if (on_cpu()) return absl::OkStatus();
+    for (std::unique_ptr<Communicator>* group : {&groups_.tp, &groups_.pp}) {
+      *group = std::make_unique<StagedCommunicator>(setup_.context.get(), std::move(*group));
+    }
+    return absl::OkStatus();
+  }
+
+  bool on_cpu() const { return setup_.context->device().is_cpu(); }
+
   // Everything that needs no weights: options, config, tokenizer, layers.
   absl::Status Describe() {
     EngineOptions& options = setup_.options;
-    CAIRN_RETURN_IF_ERROR(options.Validate());
     if (options.load_format == LoadFormat::kDummy) {
       CAIRN_ASSIGN_OR_RETURN(setup_.config, ReadModelConfigYaml(options.model));
     } else {
@@ -79,9 +117,8 @@ class Setup {
     }
     CAIRN_ASSIGN_OR_RETURN(compute_, ComputeType(options.dtype, setup_.config.dtype));
     options.dtype = DTypeName(compute_);
-    options.device = "cpu";
     if (options.threads == 0) options.threads = ThreadsFor(groups_.world->local_size());
-    setup_.context = Context::Cpu(options.threads, compute_);
+    CAIRN_ASSIGN_OR_RETURN(setup_.context, MakeContext());
     if (options.max_model_len > setup_.config.max_position_embeddings) {
       return absl::InvalidArgumentError(
           absl::StrCat("--max-model-len=", options.max_model_len, " is beyond the model's max_position_embeddings ",
@@ -125,7 +162,7 @@ class Setup {
     LoadProgress progress;
     if (options.show_progress && groups_.world->rank() == 0) progress = ProgressLines(*source);
     CAIRN_ASSIGN_OR_RETURN(StageWeights weights,
-                           LoadStage(setup_.config, placement, compute_, setup_.context->device(), *source, progress));
+                           LoadStage(setup_.config, placement, *setup_.context, *source, progress));
     weights_ = std::move(weights);
     return absl::OkStatus();
   }
@@ -140,35 +177,56 @@ class Setup {
     };
   }
 
+  // Bytes for this rank's cache, after what the rank has by now.
+  int64_t CacheBudget() const {
+    const EngineOptions& options = setup_.options;
+    if (options.kv_cache_memory_bytes > 0) return options.kv_cache_memory_bytes;
+    const double share = options.gpu_memory_utilization;
+    if (on_cpu()) return static_cast<int64_t>(static_cast<double>(AvailableMemory()) * share / sharers_);
+    const Context::MemoryInfo memory = setup_.context->device_memory();
+    const double allowed = static_cast<double>(memory.total_bytes) * share;
+    const double used = static_cast<double>(memory.total_bytes - memory.free_bytes);
+    return static_cast<int64_t>(std::max(0.0, allowed - used) / sharers_);
+  }
+
+  absl::StatusOr<CacheSize> SizeForBudget() const {
+    return SizeCache(setup_.config, setup_.options, heads_, layers_.size(), compute_, wanted_length(), CacheBudget());
+  }
+
   absl::Status MakeRunner() {
     const EngineOptions& options = setup_.options;
-    const int64_t layers = weights_.layers.size();
-    const int64_t budget_bytes =
-        options.kv_cache_memory_bytes > 0
-            ? options.kv_cache_memory_bytes
-            : static_cast<int64_t>(static_cast<double>(AvailableMemory()) * options.gpu_memory_utilization /
-                                   groups_.world->local_size());
-    CAIRN_ASSIGN_OR_RETURN(const CacheSize size, SizeCache(setup_.config, options, weights_.heads, layers, compute_,
-                                                           wanted_length(), budget_bytes));
-    CAIRN_ASSIGN_OR_RETURN(KvCache cache,
-                           KvCache::Create(setup_.context->device(), size.layout, size.rings, static_cast<int>(layers),
-                                           size.num_blocks, options.max_num_seqs));
-    const int64_t max_slots = std::min(wanted_length(), size.num_blocks / layers * options.block_size);
+    layers_ = weights_.layers;
+    heads_ = weights_.heads;
     info_ = {.world_rank = groups_.world->rank(),
              .host = groups_.world->host(),
              .at = groups_.at,
-             .layers = weights_.layers,
+             .layers = layers_,
              .weight_bytes = weights_.size_bytes(),
-             .kv_blocks = size.num_blocks,
-             .kv_block_bytes = static_cast<int64_t>(size.layout.block_bytes()),
              .threads = options.threads,
-             .device = options.device};
+             .device = on_cpu() ? "cpu" : absl::StrCat("cuda:", setup_.context->device().index)};
+    // No layer will be longer: the cache's size once the runner has its memory is at most this.
+    CAIRN_ASSIGN_OR_RETURN(const CacheSize most, SizeForBudget());
+    max_slots_ = std::min(wanted_length(), most.num_blocks / layers_.size() * options.block_size);
     CAIRN_ASSIGN_OR_RETURN(
         setup_.runner,
         ModelRunner::Create(setup_.context.get(), &groups_, Transformer(setup_.config, std::move(weights_)),
-                            std::move(cache), options.compression, options.max_num_seqs, options.max_num_batched_tokens,
-                            max_slots));
+                            options.compression, options.max_num_seqs, options.max_num_batched_tokens, max_slots_));
     return absl::OkStatus();
+  }
+
+  absl::Status SizeTheCache() {
+    CAIRN_ASSIGN_OR_RETURN(cache_size_, SizeForBudget());
+    info_.kv_blocks = cache_size_.num_blocks;
+    info_.kv_block_bytes = static_cast<int64_t>(cache_size_.layout.block_bytes());
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeCache() {
+    CAIRN_ASSIGN_OR_RETURN(KvCache cache,
+                           KvCache::Create(setup_.context->device(), cache_size_.layout, cache_size_.rings,
+                                           static_cast<int>(layers_.size()), cache_size_.num_blocks,
+                                           setup_.options.max_num_seqs, max_slots_));
+    return setup_.runner->SetCache(std::move(cache), !setup_.options.enforce_eager);
   }
 
   absl::Status ShareRankInfo() {
@@ -230,11 +288,22 @@ class Setup {
     return absl::OkStatus();
   }
 
+  absl::Status WarmUp() {
+    const CacheAccountant accountant(setup_.stages, setup_.options.block_size);
+    const int64_t fits = accountant.MaxTokens();
+    return setup_.runner->WarmUp(std::min(setup_.options.max_model_len, fits), fits);
+  }
+
   ProcessGroups& groups_;
   RankSetup setup_;
   DType compute_ = DType::kFloat32;
   std::vector<Range> stages_;
-  StageWeights weights_;
+  int sharers_ = 1;       // ranks of this host, or of this rank's GPU
+  StageWeights weights_;  // until the runner has them
+  Range layers_;
+  HeadShard heads_;
+  int64_t max_slots_ = 0;  // of a layer of a sequence
+  CacheSize cache_size_;
   RankInfo info_;
 };
 

@@ -143,7 +143,7 @@ int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCo
   const HeadShard heads = *ShardHeads(config.num_heads, config.num_kv_heads, sizes.tp, at.tp);
   const bool first = at.pp == 0, last = at.pp == sizes.pp - 1;
   const int64_t table = VocabShard(config.vocab_size, sizes.tp, at.tp).size() * config.hidden_size;
-  const int64_t packed = static_cast<int64_t>(DTypeSize(PackedTypeFor(config.dtype, compute)));
+  const int64_t packed = static_cast<int64_t>(DTypeSize(PackedTypeFor(config.dtype, compute, Device())));
   int64_t bytes = 0;
   for (const TensorSpec& spec : ExpectedTensors(config)) {
     int64_t layer = -1;

@@ -14,7 +14,7 @@ ABSL_FLAG(std::string, tokenizer, "", "directory with tokenizer.json; by default
 ABSL_FLAG(std::string, dtype, cairn::EngineOptions().dtype,
           "type of activations: auto (as stored), float32, bfloat16 or float16");
 ABSL_FLAG(std::string, load_format, "auto", "auto, safetensors, or dummy (reproducible random weights)");
-ABSL_FLAG(std::string, device, cairn::EngineOptions().device, "auto or cpu");
+ABSL_FLAG(std::string, device, cairn::EngineOptions().device, "auto (cuda where every rank has a GPU), cpu or cuda");
 ABSL_FLAG(int64_t, seed, cairn::EngineOptions().seed,
           "for requests without a seed of their own, and for dummy weights");
 
@@ -33,9 +33,11 @@ ABSL_FLAG(int32_t, max_num_seqs, cairn::EngineOptions().max_num_seqs, "sequences
 ABSL_FLAG(int32_t, max_num_batched_tokens, cairn::EngineOptions().max_num_batched_tokens,
           "tokens of one step: running sequences first, the rest for chunks of prompts");
 ABSL_FLAG(double, gpu_memory_utilization, cairn::EngineOptions().gpu_memory_utilization,
-          "share of a rank's memory (on CPU: of what is free) for weights and KV cache");
+          "share of a GPU's memory for weights, activations and KV cache; on CPU, share of what is free for the cache");
 ABSL_FLAG(cairn::ByteSize, kv_cache_memory_bytes, {cairn::EngineOptions().kv_cache_memory_bytes},
           "KV cache of each rank, such as 2GiB or 512M; 0 takes it from --gpu-memory-utilization");
+ABSL_FLAG(bool, enforce_eager, cairn::EngineOptions().enforce_eager,
+          "on a GPU: no CUDA graphs, every decode step's kernels are launched one by one");
 ABSL_FLAG(int32_t, block_size, cairn::EngineOptions().block_size, "tokens in a KV block");
 
 ABSL_FLAG(cairn::ByteSize, rank_memory_bytes, {0},
@@ -122,7 +124,8 @@ const FlagGroup kMemoryFlags{"Scheduling and memory",
                               {"max_num_batched_tokens", "N"},
                               {"gpu_memory_utilization", "X"},
                               {"kv_cache_memory_bytes", "BYTES"},
-                              {"block_size", "N"}}};
+                              {"block_size", "N"},
+                              {"enforce_eager"}}};
 const FlagGroup kCompressionFlags{"KV compression",
                                   {{"kv_compression", "METHOD"},
                                    {"kv_budget", "N"},
@@ -222,6 +225,7 @@ absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   options.gpu_memory_utilization = absl::GetFlag(FLAGS_gpu_memory_utilization);
   options.kv_cache_memory_bytes = absl::GetFlag(FLAGS_kv_cache_memory_bytes).bytes;
   options.block_size = absl::GetFlag(FLAGS_block_size);
+  options.enforce_eager = absl::GetFlag(FLAGS_enforce_eager);
   options.compression = CompressionFromFlags();
   options.seed = absl::GetFlag(FLAGS_seed);
   options.threads = absl::GetFlag(FLAGS_threads);

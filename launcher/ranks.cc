@@ -28,7 +28,8 @@ absl::StatusOr<std::unique_ptr<Engine>> StartEngine(World& world, EngineOptions 
   if (absl::IsInvalidArgument(groups.status())) return WithExitCode(groups.status(), kExitUsage);
   if (!groups.ok()) return groups.status();
   CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Create(options, *std::move(groups)));
-  if (!quiet && world.is_root()) PrintToStderr(TopologyTable(engine->ranks()) + KvCacheLine(*engine));
+  if (!quiet && world.is_root())
+    PrintToStderr(TopologyTable(engine->ranks()) + KvCacheLines(engine->kv_capacity(), engine->options()));
   return engine;
 }
 

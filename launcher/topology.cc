@@ -40,15 +40,30 @@ std::string TopologyTable(const std::vector<RankInfo>& ranks) {
   return FormatTable(rows);
 }
 
-std::string KvCacheLine(const Engine& engine) {
-  const KvCapacity capacity = engine.kv_capacity();
-  std::string line = absl::StrFormat("KV cache size: %d tokens. Maximum concurrency for %d tokens per request: %.2fx",
-                                     capacity.tokens, engine.max_model_len(), capacity.full_concurrency);
-  if (const CompressionConfig& config = engine.options().compression; config.enabled()) {
-    absl::StrAppendFormat(&line, ", compressed by %s to %d + %d: %.2fx", config.algorithm, config.budget, config.buffer,
-                          capacity.compressed_concurrency);
+namespace {
+
+// 1,234,567
+std::string WithCommas(int64_t number) {
+  std::string digits = absl::StrCat(number);
+  for (size_t at = digits.size(); at > 3;) {
+    at -= 3;
+    digits.insert(at, ",");
   }
-  return line + "\n";
+  return digits;
+}
+
+}  // namespace
+
+std::string KvCacheLines(const KvCapacity& capacity, const EngineOptions& options) {
+  std::string lines =
+      absl::StrFormat("%sKV cache size: %s tokens\nMaximum concurrency for %s tokens per request: %.2fx",
+                      options.device == "cuda" ? "GPU " : "", WithCommas(capacity.tokens),
+                      WithCommas(options.max_model_len), capacity.full_concurrency);
+  if (const CompressionConfig& compression = options.compression; compression.enabled()) {
+    absl::StrAppendFormat(&lines, ", compressed by %s to %d + %d: %.2fx", compression.algorithm, compression.budget,
+                          compression.buffer, capacity.compressed_concurrency);
+  }
+  return lines + "\n";
 }
 
 }  // namespace cairn

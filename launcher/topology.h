@@ -14,8 +14,9 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 
 std::string TopologyTable(const std::vector<RankInfo>& ranks);
 
-// "KV cache size: N tokens ..., maximum concurrency for L tokens per request: X.XXx", as vLLM says it, per replica.
-std::string KvCacheLine(const Engine& engine);
+// "GPU KV cache size: N tokens" and "Maximum concurrency for L tokens per request: X.XXx" as vLLM says it, per replica,
+// the latter also for compressed sequences. `options` are the engine's, resolved.
+std::string KvCacheLines(const KvCapacity& capacity, const EngineOptions& options);
 
 }  // namespace cairn
 

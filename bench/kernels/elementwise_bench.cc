@@ -55,7 +55,8 @@ BENCHMARK(BenchAddInPlace)->Arg(1)->Arg(32)->Arg(512);
 
 void BenchRoundToActivation(benchmark::State& state) {
   Matrix x(state.range(0), kHidden);
-  Measure(state, 0, 8.0 * x.values.size(), [&] { RoundToActivation(SharedContext(DType::kBFloat16), x.tensor()); });
+  Measure(state, 0, 8.0 * x.values.size(),
+          [&] { RoundToActivation(SharedContext(DType::kBFloat16), x.tensor(), x.tensor()); });
 }
 BENCHMARK(BenchRoundToActivation)->Arg(1)->Arg(32)->Arg(512);
 

@@ -29,13 +29,16 @@ struct QueryRingLayout {
 class KvCache {
  public:
   // RESOURCE_EXHAUSTED when the pool cannot be allocated. `max_sequences` sequences may be open at once: their handles
-  // are 0 .. max_sequences - 1.
+  // are 0 .. max_sequences - 1. On a GPU the block tables are there too, for layers of at most `max_slots`.
   static absl::StatusOr<KvCache> Create(Device device, const KvBlockLayout& layout, const QueryRingLayout& rings,
-                                        int num_layers, int64_t num_blocks, int max_sequences);
+                                        int num_layers, int64_t num_blocks, int max_sequences, int64_t max_slots = 0);
 
   void Open(int sequence);
   // Room for `num_tokens` more slots in every layer; they follow what is there.
   void Append(int sequence, int num_tokens);
+  // Tells a GPU of the blocks that Append has taken: once the sequences of a step are appended to, before ops read the
+  // cache. Nothing on CPU.
+  void SendTables(Context& context);
   // Keeps the slots of `kept` [kv_heads, K] (or [1, K]: the same in every head), ascending: they become slots 0 .. K -
   // 1, in every plane, and the blocks behind them go back to the pool. The only code that moves slots.
   void Compact(Context& context, int sequence, int layer, const Tensor& kept);
@@ -70,10 +73,17 @@ class KvCache {
     std::vector<LayerState> layers;
   };
 
-  KvCache(Buffer memory, Buffer rings, const KvBlockLayout& layout, const QueryRingLayout& ring_layout, int num_layers,
-          int64_t num_blocks, int max_sequences);
+  KvCache(Buffer memory, Buffer rings, Buffer tables, const KvBlockLayout& layout, const QueryRingLayout& ring_layout,
+          int num_layers, int64_t num_blocks, int max_sequences, int64_t table_size);
+
+  int64_t TableBegin(int sequence, int layer) const {
+    return (static_cast<int64_t>(sequence) * num_layers_ + layer) * table_size_;
+  }
 
   Buffer memory_, rings_;
+  Buffer tables_;                                  // on a GPU: [max_sequences, num_layers, table_size_] int32
+  int64_t table_size_ = 0;                         // blocks of a layer at most
+  std::vector<int32_t> new_entries_, new_blocks_;  // of the tables, that the GPU has not been told of
   KvBlockLayout layout_;
   QueryRingLayout ring_layout_;
   int num_layers_;

@@ -19,9 +19,14 @@ struct Piece {
 
 class StageLoader {
  public:
-  StageLoader(const ModelConfig& config, const StagePlacement& placement, DType compute, Device device,
-              WeightSource& source)
-      : config_(config), placement_(placement), compute_(compute), device_(device), source_(source) {}
+  StageLoader(const ModelConfig& config, const StagePlacement& placement, Context& context, WeightSource& source)
+      : config_(config),
+        placement_(placement),
+        compute_(context.activation_dtype()),
+        device_(context.device()),
+        bias_dtype_(context.storage_dtype()),
+        row_bias_dtype_(placement.tp == 1 ? bias_dtype_ : DType::kFloat32),
+        source_(source) {}
 
   absl::StatusOr<StageWeights> Load(const LoadProgress& progress) {
     StageWeights stage;
@@ -31,6 +36,9 @@ class StageLoader {
                            ShardHeads(config_.num_heads, config_.num_kv_heads, placement_.tp, placement_.tp_rank));
     stage.layers = placement_.layers;
     stage.vocab = VocabShard(config_.vocab_size, placement_.tp, placement_.tp_rank);
+    CAIRN_ASSIGN_OR_RETURN(
+        stage.inverse_frequencies,
+        WeightVector::Create(device_, DType::kFloat32, RopeInverseFrequencies(config_.rope, config_.head_dim)));
     const double parts = static_cast<double>(stage.layers.size()) + 1;
     for (int64_t l = stage.layers.begin; l < stage.layers.end; ++l) {
       const std::string prefix = absl::StrCat("model.layers.", l, ".");
@@ -54,19 +62,19 @@ class StageLoader {
     const std::vector<Piece> pieces = {{attn + "q_proj", config_.num_heads * d, q},
                                        {attn + "k_proj", config_.num_kv_heads * d, kv},
                                        {attn + "v_proj", config_.num_kv_heads * d, kv}};
-    CAIRN_ASSIGN_OR_RETURN(weights.norm, Vector(prefix + "input_layernorm.weight", hidden));
+    CAIRN_ASSIGN_OR_RETURN(weights.norm, Norm(prefix + "input_layernorm.weight", hidden));
     CAIRN_ASSIGN_OR_RETURN(weights.qkv.weight, Matrix(pieces, hidden, {0, hidden}));
     if (config_.qkv_bias) {
-      CAIRN_ASSIGN_OR_RETURN(weights.qkv.bias, Bias(pieces));
+      CAIRN_ASSIGN_OR_RETURN(weights.qkv.bias, Bias(pieces, bias_dtype_));
     }
     if (config_.qk_norm) {
-      CAIRN_ASSIGN_OR_RETURN(weights.q_norm, Vector(attn + "q_norm.weight", d));
-      CAIRN_ASSIGN_OR_RETURN(weights.k_norm, Vector(attn + "k_norm.weight", d));
+      CAIRN_ASSIGN_OR_RETURN(weights.q_norm, Norm(attn + "q_norm.weight", d));
+      CAIRN_ASSIGN_OR_RETURN(weights.k_norm, Norm(attn + "k_norm.weight", d));
     }
     CAIRN_ASSIGN_OR_RETURN(weights.o.weight,
                            Matrix({{attn + "o_proj", hidden, {0, hidden}}}, config_.num_heads * d, q));
     if (config_.o_bias) {
-      CAIRN_ASSIGN_OR_RETURN(weights.o.bias, Vector(attn + "o_proj.bias", hidden));
+      CAIRN_ASSIGN_OR_RETURN(weights.o.bias, Bias({{attn + "o_proj", hidden, {0, hidden}}}, row_bias_dtype_));
     }
     return absl::OkStatus();
   }
@@ -76,12 +84,12 @@ class StageLoader {
     const std::string mlp = absl::StrCat(prefix, "mlp.");
     const Range shard = EvenShard(inner, placement_.tp, placement_.tp_rank);
     const std::vector<Piece> pieces = {{mlp + "gate_proj", inner, shard}, {mlp + "up_proj", inner, shard}};
-    CAIRN_ASSIGN_OR_RETURN(weights.norm, Vector(prefix + "post_attention_layernorm.weight", hidden));
+    CAIRN_ASSIGN_OR_RETURN(weights.norm, Norm(prefix + "post_attention_layernorm.weight", hidden));
     CAIRN_ASSIGN_OR_RETURN(weights.gate_up.weight, Matrix(pieces, hidden, {0, hidden}));
     CAIRN_ASSIGN_OR_RETURN(weights.down.weight, Matrix({{mlp + "down_proj", hidden, {0, hidden}}}, inner, shard));
     if (config_.mlp_bias) {
-      CAIRN_ASSIGN_OR_RETURN(weights.gate_up.bias, Bias(pieces));
-      CAIRN_ASSIGN_OR_RETURN(weights.down.bias, Vector(mlp + "down_proj.bias", hidden));
+      CAIRN_ASSIGN_OR_RETURN(weights.gate_up.bias, Bias(pieces, bias_dtype_));
+      CAIRN_ASSIGN_OR_RETURN(weights.down.bias, Bias({{mlp + "down_proj", hidden, {0, hidden}}}, row_bias_dtype_));
     }
     return absl::OkStatus();
   }
@@ -97,7 +105,7 @@ class StageLoader {
       CAIRN_ASSIGN_OR_RETURN(stage.embedding, table("model.embed_tokens"));
     }
     if (placement_.last_stage) {
-      CAIRN_ASSIGN_OR_RETURN(stage.final_norm, Vector("model.norm.weight", config_.hidden_size));
+      CAIRN_ASSIGN_OR_RETURN(stage.final_norm, Norm("model.norm.weight", config_.hidden_size));
       if (!config_.tie_word_embeddings) {
         CAIRN_ASSIGN_OR_RETURN(stage.head, table("lm_head"));
       } else if (placement_.first_stage) {
@@ -114,8 +122,8 @@ class StageLoader {
     int64_t rows = 0;
     for (const Piece& piece : pieces) rows += piece.rows.size();
     CAIRN_ASSIGN_OR_RETURN(const DType stored, source_.TypeOf(pieces[0].name + ".weight"));
-    CAIRN_ASSIGN_OR_RETURN(PackedMatrix matrix,
-                           PackedMatrix::Create(device_, PackedTypeFor(stored, compute_), rows, columns.size()));
+    CAIRN_ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Create(device_, PackedTypeFor(stored, compute_, device_),
+                                                                     rows, columns.size()));
     int64_t row = 0;
     for (const Piece& piece : pieces) {
       CAIRN_RETURN_IF_ERROR(LoadPacked(source_, piece.name + ".weight", {piece.total_rows, total_columns}, piece.rows,
@@ -125,32 +133,34 @@ class StageLoader {
     return matrix;
   }
 
-  absl::StatusOr<std::vector<float>> Bias(const std::vector<Piece>& pieces) {
+  absl::StatusOr<WeightVector> Bias(const std::vector<Piece>& pieces, DType dtype) {
     std::vector<float> bias;
     for (const Piece& piece : pieces) {
       CAIRN_ASSIGN_OR_RETURN(const std::vector<float> part,
                              LoadVector(source_, piece.name + ".bias", piece.total_rows, piece.rows));
       bias.insert(bias.end(), part.begin(), part.end());
     }
-    return bias;
+    return WeightVector::Create(device_, dtype, bias);
   }
 
-  absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) {
-    return LoadVector(source_, name, size, {0, size});
+  absl::StatusOr<WeightVector> Norm(const std::string& name, int64_t size) {
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<float> values, LoadVector(source_, name, size, {0, size}));
+    return WeightVector::Create(device_, DType::kFloat32, values);
   }
 
   const ModelConfig& config_;
   const StagePlacement& placement_;
   DType compute_;
   Device device_;
+  DType bias_dtype_, row_bias_dtype_;  // of column-parallel and row-parallel linears
   WeightSource& source_;
 };
 
 }  // namespace
 
-absl::StatusOr<StageWeights> LoadStage(const ModelConfig& config, const StagePlacement& placement, DType compute,
-                                       Device device, WeightSource& source, const LoadProgress& progress) {
-  return StageLoader(config, placement, compute, device, source).Load(progress);
+absl::StatusOr<StageWeights> LoadStage(const ModelConfig& config, const StagePlacement& placement, Context& context,
+                                       WeightSource& source, const LoadProgress& progress) {
+  return StageLoader(config, placement, context, source).Load(progress);
 }
 
 }  // namespace cairn

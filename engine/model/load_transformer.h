@@ -23,9 +23,10 @@ struct StagePlacement {
 // Called after every layer with the share that is loaded, in (0, 1].
 using LoadProgress = std::function<void(double)>;
 
-// INVALID_ARGUMENT where the shape does not divide (parallel/shard says which sizes do), or what the source reports.
-absl::StatusOr<StageWeights> LoadStage(const ModelConfig& config, const StagePlacement& placement, DType compute,
-                                       Device device, WeightSource& source, const LoadProgress& progress);
+// For the context's device and activation type. INVALID_ARGUMENT where the shape does not divide (parallel/shard says
+// which sizes do), or what the source reports.
+absl::StatusOr<StageWeights> LoadStage(const ModelConfig& config, const StagePlacement& placement, Context& context,
+                                       WeightSource& source, const LoadProgress& progress);
 
 }  // namespace cairn
 

@@ -11,16 +11,15 @@
 namespace cairn {
 namespace {
 
-// Norm weights are float32 on every device's host side; a view for the ops.
-Tensor ViewOf(const std::vector<float>& values) {
-  return Tensor(const_cast<float*>(values.data()), DType::kFloat32, {static_cast<int64_t>(values.size())});
+// Where a sublayer's sums over the ranks are made, if there are any.
+Tensor PartialRows(const Communicator& tp, const Workspace& workspace, int64_t rows) {
+  return tp.size() == 1 ? Tensor() : workspace.partial.Rows(0, rows);
 }
 
 }  // namespace
 
 int64_t StageWeights::size_bytes() const {
-  const auto vector_bytes = [](const std::vector<float>& values) { return values.size() * sizeof(float); };
-  size_t bytes = vector_bytes(final_norm);
+  size_t bytes = final_norm.size_bytes() + inverse_frequencies.size_bytes();
   if (embedding != nullptr) bytes += embedding->size_bytes();
   if (head != nullptr && head != embedding) bytes += head->size_bytes();
   for (const LayerWeights& l : layer) {
@@ -28,16 +27,14 @@ int64_t StageWeights::size_bytes() const {
              l.mlp.gate_up.weight.size_bytes() + l.mlp.down.weight.size_bytes();
     for (const auto* values : {&l.attention.norm, &l.attention.qkv.bias, &l.attention.q_norm, &l.attention.k_norm,
                                &l.attention.o.bias, &l.mlp.norm, &l.mlp.gate_up.bias, &l.mlp.down.bias}) {
-      bytes += vector_bytes(*values);
+      bytes += values->size_bytes();
     }
   }
   return static_cast<int64_t>(bytes);
 }
 
 Transformer::Transformer(const ModelConfig& config, StageWeights weights)
-    : config_(config),
-      weights_(std::move(weights)),
-      inverse_frequencies_(RopeInverseFrequencies(config.rope, config.head_dim)) {}
+    : config_(config), weights_(std::move(weights)) {}
 
 absl::Status Transformer::Embed(Context& context, Communicator& tp, const Tensor& ids, const Tensor& hidden) const {
   return VocabParallelEmbed(context, tp, *weights_.embedding, weights_.vocab, ids, hidden);
@@ -48,9 +45,13 @@ absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& r
   rows.query_rings.resize(cache.has_rings() ? rows.sequences.size() : 0);
   for (size_t l = 0; l < weights_.layer.size(); ++l) {
     const int layer = static_cast<int>(l);
-    for (size_t i = 0; i < rows.sequences.size(); ++i) {
-      rows.sequences[i].kv = cache.View(rows.cache_handles[i], layer);
-      if (cache.has_rings()) rows.query_rings[i] = cache.QueryRing(rows.cache_handles[i], layer);
+    if (rows.graphs != nullptr) {
+      rows.graphs->UseLayer(layer);
+    } else {
+      for (size_t i = 0; i < rows.sequences.size(); ++i) {
+        rows.sequences[i].kv = cache.View(rows.cache_handles[i], layer);
+        if (cache.has_rings()) rows.query_rings[i] = cache.QueryRing(rows.cache_handles[i], layer);
+      }
     }
     CAIRN_RETURN_IF_ERROR(
         Attention(context, tp, weights_.layer[l].attention, rows, cache.ring_layout().window, workspace, hidden));
@@ -70,19 +71,19 @@ absl::Status Transformer::Attention(Context& context, Communicator& tp, const At
   const Tensor k = qkv.Columns(q_heads * d, (q_heads + kv_heads) * d).SplitRows(kv_heads, d);
   const Tensor v = qkv.Columns((q_heads + kv_heads) * d, (q_heads + 2 * kv_heads) * d).SplitRows(kv_heads, d);
   const Tensor attended = workspace.attention.Rows(0, T);
-  const Tensor output = workspace.output.Rows(0, T);
+  const Tensor output = workspace.output.Rows(0, T), partial = PartialRows(tp, workspace, T);
 
-  RmsNorm(context, hidden, ViewOf(weights.norm), config_.rms_norm_eps, normed);
+  RmsNorm(context, hidden, weights.norm.tensor(), config_.rms_norm_eps, normed);
   weights.qkv.Forward(context, normed, qkv);
   if (config_.qk_norm) {
-    RmsNorm(context, q, ViewOf(weights.q_norm), config_.rms_norm_eps, q);
-    RmsNorm(context, k, ViewOf(weights.k_norm), config_.rms_norm_eps, k);
+    RmsNorm(context, q, weights.q_norm.tensor(), config_.rms_norm_eps, q);
+    RmsNorm(context, k, weights.k_norm.tensor(), config_.rms_norm_eps, k);
   }
-  RopeAppend(context, q, k, v, rows.positions, ViewOf(inverse_frequencies_), rows.sequences,
+  RopeAppend(context, q, k, v, rows.positions, weights_.inverse_frequencies.tensor(), rows.sequences,
              {rows.query_rings, query_window});
   PagedAttention(context, q, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
                  attended.SplitRows(q_heads, d));
-  CAIRN_RETURN_IF_ERROR(weights.o.Forward(context, tp, attended, output));
+  CAIRN_RETURN_IF_ERROR(weights.o.Forward(context, tp, attended, partial, output));
   AddInPlace(context, hidden, output);
   return absl::OkStatus();
 }
@@ -93,19 +94,19 @@ absl::Status Transformer::Mlp(Context& context, Communicator& tp, const MlpWeigh
   const Tensor normed = workspace.normed.Rows(0, T);
   const Tensor gate_up = workspace.gate_up.Rows(0, T);
   const Tensor activated = workspace.activated.Rows(0, T);
-  const Tensor output = workspace.output.Rows(0, T);
+  const Tensor output = workspace.output.Rows(0, T), partial = PartialRows(tp, workspace, T);
 
-  RmsNorm(context, hidden, ViewOf(weights.norm), config_.rms_norm_eps, normed);
+  RmsNorm(context, hidden, weights.norm.tensor(), config_.rms_norm_eps, normed);
   weights.gate_up.Forward(context, normed, gate_up);
   SwiGlu(context, gate_up, activated);
-  CAIRN_RETURN_IF_ERROR(weights.down.Forward(context, tp, activated, output));
+  CAIRN_RETURN_IF_ERROR(weights.down.Forward(context, tp, activated, partial, output));
   AddInPlace(context, hidden, output);
   return absl::OkStatus();
 }
 
 absl::Status Transformer::Logits(Context& context, Communicator& tp, Workspace& workspace, const Tensor& hidden,
                                  const Tensor& logits) const {
-  RmsNorm(context, hidden, ViewOf(weights_.final_norm), config_.rms_norm_eps, hidden);
+  RmsNorm(context, hidden, weights_.final_norm.tensor(), config_.rms_norm_eps, hidden);
   return VocabParallelLogits(context, tp, *weights_.head, config_.vocab_size, hidden, workspace.vocab_scratch, logits);
 }
 

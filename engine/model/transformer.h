@@ -15,6 +15,8 @@
 #include "engine/model/workspace.h"
 #include "kernels/core/context.h"
 #include "kernels/core/kv_view.h"
+#include "kernels/core/weight_vector.h"
+#include "kernels/ops/decode_graphs.h"
 #include "kernels/ops/matmul.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/shard/parallel_linear.h"
@@ -23,14 +25,14 @@
 namespace cairn {
 
 struct AttentionWeights {
-  std::vector<float> norm;            // [hidden]
-  ColumnParallelLinear qkv;           // [(q + 2 kv heads) * head_dim, hidden]
-  std::vector<float> q_norm, k_norm;  // [head_dim], Qwen3; else empty
-  RowParallelLinear o;                // [hidden, q heads * head_dim]
+  WeightVector norm;            // [hidden] f32, as all norms
+  ColumnParallelLinear qkv;     // [(q + 2 kv heads) * head_dim, hidden]
+  WeightVector q_norm, k_norm;  // [head_dim], Qwen3; else empty
+  RowParallelLinear o;          // [hidden, q heads * head_dim]
 };
 
 struct MlpWeights {
-  std::vector<float> norm;       // [hidden]
+  WeightVector norm;             // [hidden]
   ColumnParallelLinear gate_up;  // [2 * intermediate, hidden], the gate first
   RowParallelLinear down;        // [hidden, intermediate]
 };
@@ -47,7 +49,8 @@ struct StageWeights {
   Range vocab;                              // rows of embedding and head on this rank
   std::shared_ptr<PackedMatrix> embedding;  // first stage
   std::shared_ptr<PackedMatrix> head;       // last stage; the same object as `embedding` where both are here and tied
-  std::vector<float> final_norm;            // last stage
+  WeightVector final_norm;                  // last stage
+  WeightVector inverse_frequencies;         // [head_dim / 2] f32, of the rotary embedding
   std::vector<LayerWeights> layer;
 
   int64_t size_bytes() const;
@@ -60,6 +63,8 @@ struct StepRows {
   std::vector<SequenceRows> sequences;  // `kv` is filled per layer
   std::vector<int> cache_handles;       // of each sequence, for KvCache::View
   std::vector<float*> query_rings;      // of each sequence, filled per layer where the cache has them
+  // Where the step is recorded or replayed: `sequences` are the recording's and stay as they are.
+  DecodeGraphs* graphs = nullptr;
 };
 
 class Transformer {
@@ -86,7 +91,6 @@ class Transformer {
 
   ModelConfig config_;
   StageWeights weights_;
-  std::vector<float> inverse_frequencies_;  // [head_dim / 2]
 };
 
 }  // namespace cairn

@@ -1,10 +1,12 @@
 #include "engine/runner/cache_compressor.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
+#include "kernels/core/copy.h"
 #include "kernels/core/fnv1a.h"
 #include "kernels/core/status_macros.h"
 
@@ -52,11 +54,30 @@ void CacheCompressor::KeepShadow(const KvCache& cache) {
                   static_cast<int>(open_.size()));
 }
 
+absl::Status CacheCompressor::WarmUp(KvCache& cache, int32_t slots) {
+  Open({.sequence = 0, .sampler = {}, .prompt_length = slots});
+  const int32_t budget = BudgetOf(0, 0);
+  if (slots <= budget) return absl::OkStatus();
+  cache.Open(0);
+  cache.Append(0, slots);
+  cache.SendTables(*context_);
+  CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(0, 0), slots));
+  const KvView view = cache.View(0, 0);
+  if (compressor_->scope() == KeepScope::kSequence) {
+    const Tensor sums = compressor_->ZeroSums(*context_, slots);
+    compressor_->AddScores(*context_, 0, view, sums);
+    CAIRN_RETURN_IF_ERROR(compressor_->SelectFrom(*context_, sums, slots, budget).status());
+  } else {
+    CAIRN_RETURN_IF_ERROR(compressor_->Plan(*context_, 0, view, budget).status());
+  }
+  cache.Close(0);
+  return absl::OkStatus();
+}
+
 void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compactions) {
   const Stopwatch stopwatch(seconds_);
   for (const Compaction& compaction : compactions) {
-    const Tensor kept(const_cast<int32_t*>(compaction.kept.data()), DType::kInt32,
-                      {1, static_cast<int64_t>(compaction.kept.size())});
+    const Tensor kept = compressor_->PlaceKept(*context_, compaction.kept);
     for (int layer = 0; layer < cache.num_layers(); ++layer) {
       Compact(cache, compaction.sequence, layer, kept);
     }
@@ -88,15 +109,22 @@ void CacheCompressor::Record(const KvCache& cache, int32_t sequence, int layer, 
   if (heads_.replica_index != 0) return;
   const KvView kv = cache.View(sequence, layer);
   if (shadow_.has_value()) shadow_->Extend(cache, sequence, layer);
+  std::vector<int32_t> sets(static_cast<size_t>(kept.num_elements())), positions(kv.num_slots);
+  CopyToHost(*context_, kept, sets.data());
   for (int head = 0; head < kv.layout.kv_heads; ++head) {
-    const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head * kept.dim(1));
+    const int32_t* slots = sets.data() + (kept.dim(0) == 1 ? 0 : head * kept.dim(1));
+    for (int32_t begin = 0; begin < kv.num_slots; begin += kv.layout.block_size) {
+      const int32_t count = std::min(kv.layout.block_size, kv.num_slots - begin);
+      CopyToHost(*context_, Tensor(kv.position(head, begin), DType::kInt32, {count}, context_->device()),
+                 positions.data() + begin);
+    }
     Eviction eviction = {.request_id = open_[sequence].request_id,
                          .index = open_[sequence].index,
                          .logical_length = cache.logical_length(sequence),
                          .layer = static_cast<int32_t>(layers_.begin) + layer,
                          .kv_head = static_cast<int32_t>(heads_.kv_heads.begin) + head,
                          .slots = {slots, slots + kept.dim(1)}};
-    for (const int32_t slot : eviction.slots) eviction.positions.push_back(*kv.position(head, slot));
+    for (const int32_t slot : eviction.slots) eviction.positions.push_back(positions[slot]);
     if (shadow_.has_value()) {
       const ShadowLoss loss = shadow_->Measure(cache, sequence, layer, head, eviction.positions);
       eviction.mass_lost = loss.mass_lost;
@@ -131,15 +159,15 @@ absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
 // Scores of all layers of all stages are summed on their way down the pipeline.
 absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected) {
   const int32_t slots = cache.physical_length(sequence, 0), budget = BudgetOf(sequence, 0);
-  const Tensor sums = compressor_->ZeroSums(slots);
+  const Tensor sums = compressor_->ZeroSums(*context_, slots);
   if (!groups_->is_first_stage()) CAIRN_RETURN_IF_ERROR(groups_->pp->Recv(sums, groups_->at.pp - 1));
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
     compressor_->AddScores(*context_, layer, cache.View(sequence, layer), sums);
   }
   if (!groups_->is_last_stage()) return groups_->pp->Send(sums, groups_->at.pp + 1);
   CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor_->SelectFrom(*context_, sums, slots, budget));
-  const int32_t* kept = plan.kept.data<int32_t>();
-  selected.push_back({.sequence = sequence, .kept = {kept, kept + plan.size()}});
+  selected.push_back({.sequence = sequence, .kept = std::vector<int32_t>(static_cast<size_t>(plan.size()))});
+  CopyToHost(*context_, plan.kept, selected.back().kept.data());
   fingerprints_.push_back(compressor_->Fingerprints(*context_, plan)[0]);
   return absl::OkStatus();
 }

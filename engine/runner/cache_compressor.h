@@ -38,6 +38,10 @@ class CacheCompressor {
   // sequence, adds what is to be kept to `selected`.
   absl::Status Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected);
 
+  // One layer of `slots` slots is scored and selected from, so that later ones allocate nothing; the cache stays as it
+  // was, without sequences. Collective where events are.
+  absl::Status WarmUp(KvCache& cache, int32_t slots);
+
   // From now on keep a record of every compaction, until it is taken.
   void RecordEvictions() { records_ = true; }
   // Records have what is lost against the full cache, of which a copy is kept. The cache has query rings.

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,48 +16,69 @@
 #include "engine/runner/sampler.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/core/context.h"
+#include "kernels/core/pinned_memory.h"
+#include "kernels/ops/decode_graphs.h"
 #include "parallel/comm/process_groups.h"
 
 namespace cairn {
 
 class ModelRunner {
  public:
-  // `context` and `groups` are not owned. `max_slots`: the longest layer that is ever compressed.
+  // Allocates all that a step needs but the cache. `context` and `groups` are not owned. `max_slots`: the longest layer
+  // that is ever compressed.
   static absl::StatusOr<std::unique_ptr<ModelRunner>> Create(Context* context, ProcessGroups* groups,
-                                                             Transformer transformer, KvCache cache,
+                                                             Transformer transformer,
                                                              const CompressionConfig& compression, int max_sequences,
                                                              int64_t max_tokens, int64_t max_slots);
+  // Before the first Run. `records_steps`: decode steps are recorded and replayed, where device and ranks allow it.
+  absl::Status SetCache(KvCache cache, bool records_steps);
+  // On a GPU: runs made-up steps of the largest kinds, and a decode step of every size that is recorded, so that steps
+  // allocate nothing from then on. `cache_tokens` fit the cache of every rank, `max_length` of one sequence. Collective
+  // over the replica.
+  absl::Status WarmUp(int64_t max_length, int64_t cache_tokens);
 
   // Carries out the plan on this rank. A result on the sampling rank (last stage, tp rank 0), empty where the plan
   // samples nothing; none on the others.
   absl::StatusOr<std::optional<StepResult>> Run(const StepPlan& plan);
 
   bool is_sampling_rank() const { return groups_->is_last_stage() && groups_->at.tp == 0; }
-  const KvCache& cache() const { return cache_; }
+  const KvCache& cache() const { return *cache_; }
   const Transformer& transformer() const { return transformer_; }
   // Null without compression.
   CacheCompressor* compressor() { return compressor_.get(); }
+  // Null where steps are not recorded.
+  const DecodeGraphs* graphs() const { return graphs_.get(); }
   double compression_seconds() const { return compressor_ == nullptr ? 0 : compressor_->seconds(); }
 
  private:
-  ModelRunner(Context* context, ProcessGroups* groups, Transformer transformer, KvCache cache, Workspace workspace,
-              int max_sequences);
+  ModelRunner(Context* context, ProcessGroups* groups, Transformer transformer, Workspace workspace, int max_sequences);
 
   absl::StatusOr<std::optional<StepResult>> Forward(const StepPlan& plan);
   void OpenAndClose(const StepPlan& plan);
   void FillRows(const StepPlan& plan);
+  absl::Status RunLayers(StepRows& rows, const Tensor& hidden);
+  absl::Status RunRecorded();
+  absl::Status RunMadeUp(int sequences, int64_t tokens);
   absl::StatusOr<std::optional<StepResult>> SampleRows(const StepPlan& plan, const Tensor& hidden);
+  Tensor OnHost(const Tensor& logits);
 
   Context* context_;
   ProcessGroups* groups_;
+  int max_sequences_;
   Transformer transformer_;
-  KvCache cache_;
+  std::optional<KvCache> cache_;
   Workspace workspace_;
+  PinnedMemory host_logits_;                     // of a GPU, on the sampling rank
   std::unique_ptr<Sampler> sampler_;             // on the sampling rank
   std::unique_ptr<CacheCompressor> compressor_;  // where there is compression
+  std::unique_ptr<DecodeGraphs> graphs_;         // where decode steps are recorded
   // Of the step at hand; kept to reuse their memory.
-  StepRows rows_;
-  std::vector<Sampler::Row> sampled_rows_;
+  StepRows rows_, recorded_rows_;
+  std::vector<KvView> views_;
+  std::vector<float*> rings_;
+  std::vector<int32_t> ids_, positions_;  // of the rows
+  std::vector<Sampler::Row> sampled_;     // what gets a token
+  std::vector<int32_t> last_rows_;        // the rows whose logits give it
 };
 
 }  // namespace cairn

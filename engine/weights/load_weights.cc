@@ -41,6 +41,8 @@ absl::StatusOr<std::vector<float>> LoadVector(WeightSource& source, const std::s
   return values;
 }
 
-DType PackedTypeFor(DType stored, DType compute) { return compute == DType::kFloat32 ? stored : compute; }
+DType PackedTypeFor(DType stored, DType compute, Device device) {
+  return device.is_cpu() && compute == DType::kFloat32 ? stored : compute;
+}
 
 }  // namespace cairn

@@ -43,12 +43,13 @@ std::unique_ptr<WeightSource> MakeDummyWeights(const ModelConfig& config, uint64
 // Reads [rows, columns] of a matrix into rows row_begin.. of `out`, in pieces (no second copy of the whole in memory).
 absl::Status LoadPacked(WeightSource& source, const std::string& name, const std::vector<int64_t>& shape, Range rows,
                         Range columns, PackedMatrix& out, int64_t row_begin);
-// A vector's slice as float32.
+// A vector's slice as float32, on the host.
 absl::StatusOr<std::vector<float>> LoadVector(WeightSource& source, const std::string& name, int64_t size, Range slice);
 
 // The type a matrix of `stored` type is packed in under a compute type: bf16 stays bf16 under float32 (exact), f32 and
-// f16 stay themselves; under bfloat16 (float16) compute everything becomes bf16 (f16).
-DType PackedTypeFor(DType stored, DType compute);
+// f16 stay themselves; under bfloat16 (float16) compute everything becomes bf16 (f16). On a GPU always the compute type,
+// which its matmul takes.
+DType PackedTypeFor(DType stored, DType compute, Device device);
 
 }  // namespace cairn
 

@@ -86,6 +86,23 @@ absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
   return buffer;
 }
 
+void Buffer::Fill(const void* host, size_t bytes) {
+  CAIRN_CHECK(bytes <= size_bytes_, bytes, " into ", size_bytes_);
+  if (bytes == 0) return;
+#if CAIRN_CUDA
+  if (!device_.is_cpu()) return cuda::FillMemory(device_.index, data_, host, bytes);
+#endif
+  std::memcpy(data_, host, bytes);
+}
+
+void Buffer::Clear() {
+  if (data_ == nullptr) return;
+#if CAIRN_CUDA
+  if (!device_.is_cpu()) return cuda::ClearMemory(device_.index, data_, size_bytes_);
+#endif
+  std::memset(data_, 0, size_bytes_);
+}
+
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
     Free();

@@ -21,6 +21,10 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept;
   ~Buffer() { Free(); }
 
+  // At loading time; done on return. On a GPU they do not wait for what was given to streams.
+  void Fill(const void* host, size_t bytes);  // the first `bytes` of it
+  void Clear();
+
   uint8_t* data() const { return data_; }
   size_t size_bytes() const { return size_bytes_; }
   Device device() const { return device_; }

@@ -27,6 +27,18 @@ void FreeMemory(int device, void* memory) {
   CAIRN_CUDA_CHECK(cudaFree(memory));
 }
 
+absl::StatusOr<void*> AllocatePinnedMemory(int device, size_t bytes) {
+  CAIRN_CUDA_CHECK(cudaSetDevice(device));
+  void* memory = nullptr;
+  const cudaError_t error = cudaMallocHost(&memory, bytes);
+  if (error == cudaSuccess) return memory;
+  cudaGetLastError();  // an error of this call alone
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot pin ", bytes, " bytes of host memory: ", cudaGetErrorString(error)));
+}
+
+void FreePinnedMemory(void* memory) { CAIRN_CUDA_CHECK(cudaFreeHost(memory)); }
+
 void ClearMemory(int device, void* memory, size_t bytes) {
   CAIRN_CUDA_CHECK(cudaSetDevice(device));
   CAIRN_CUDA_CHECK(cudaMemset(memory, 0, bytes));

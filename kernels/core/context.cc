@@ -43,6 +43,14 @@ void Context::Synchronize() {
   if (cuda_ != nullptr) cuda_->Synchronize();
 }
 
+Context::MemoryInfo Context::device_memory() const {
+  MemoryInfo info;
+  if (cuda_ != nullptr) cuda_->GetMemory(&info.free_bytes, &info.total_bytes);
+  return info;
+}
+
+std::string Context::device_id() const { return cuda_ == nullptr ? "" : cuda_->id(); }
+
 #else
 
 absl::StatusOr<std::unique_ptr<Context>> Context::Cuda(int, DType) {
@@ -52,6 +60,10 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Cuda(int, DType) {
 int Context::NumCudaDevices() { return 0; }
 
 void Context::Synchronize() {}
+
+Context::MemoryInfo Context::device_memory() const { return {}; }
+
+std::string Context::device_id() const { return ""; }
 
 #endif
 
@@ -75,6 +87,7 @@ void* Context::Scratch(int worker, size_t bytes) {
     absl::StatusOr<Buffer> larger = Buffer::Allocate(device_, std::max(bytes, buffer.size_bytes() * 3 / 2));
     CAIRN_CHECK(larger.ok(), "scratch memory: ", larger.status().ToString());
     buffer = std::move(larger).value();
+    ++scratch_allocations_;
   }
   return buffer.data();
 }

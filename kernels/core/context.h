@@ -3,8 +3,10 @@
 #ifndef CAIRN_KERNELS_CORE_CONTEXT_H_
 #define CAIRN_KERNELS_CORE_CONTEXT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -45,6 +47,14 @@ class Context {
   DType activation_dtype() const { return activation_dtype_; }
   // What holds activations in memory: float32 on CPU, the activation type itself on CUDA.
   DType storage_dtype() const { return device_.is_cpu() ? DType::kFloat32 : activation_dtype_; }
+  // Of the GPU, whoever uses it. Zeros on CPU.
+  struct MemoryInfo {
+    int64_t free_bytes = 0, total_bytes = 0;
+  };
+  MemoryInfo device_memory() const;
+  // Tells a host's GPUs apart, whatever CUDA_VISIBLE_DEVICES calls them. Empty on CPU.
+  std::string device_id() const;
+
   // Until the ops given so far are done. On CPU they are.
   void Synchronize();
   ThreadPool& threads() { return threads_; }
@@ -59,6 +69,8 @@ class Context {
   // The same, for all workers together; valid until the next call. Only outside parallel regions. On CUDA: device
   // memory, for the ops on the stream, which follow one another.
   void* SharedScratch(size_t bytes) { return Scratch(threads_.num_threads(), bytes); }
+  // How often scratch memory has grown, and with that moved.
+  int64_t scratch_allocations() const { return scratch_allocations_; }
 
   // Cosines and sines of the rotary angles of the last positions asked for: a step rotates queries and keys of every
   // layer by the same ones.
@@ -80,6 +92,7 @@ class Context {
   std::unique_ptr<cuda::DeviceState> cuda_;  // null on CPU
   ThreadPool threads_;
   std::vector<Buffer> scratch_;  // one per worker, and the shared one
+  std::atomic<int64_t> scratch_allocations_ = 0;
   RotaryTable rotary_table_;
 };
 

@@ -37,6 +37,31 @@ void CopyFromHost(Context& context, const void* from, const Tensor& to) {
   }
 }
 
+void CopyTensor(Context& context, const Tensor& from, const Tensor& to) {
+  CAIRN_CHECK(from.dtype() == to.dtype() && from.dim(0) == to.dim(0) && from.row_elements() == to.row_elements(),
+              "a copy between tensors of different shapes or types");
+  CAIRN_CHECK(from.device() == context.device() && to.device() == context.device(),
+              "a copy of a tensor of another device");
+  const size_t element = DTypeSize(from.dtype());
+  size_t width = static_cast<size_t>(from.row_elements()) * element, rows = static_cast<size_t>(from.dim(0));
+  size_t from_pitch = static_cast<size_t>(from.row_stride()) * element;
+  size_t to_pitch = static_cast<size_t>(to.row_stride()) * element;
+  if (from.size_bytes() == 0) return;
+  if (from.is_contiguous() && to.is_contiguous()) {
+    width = from_pitch = to_pitch = from.size_bytes();
+    rows = 1;
+  }
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) {
+    return context.cuda().CopyWithin(to.raw(), to_pitch, from.raw(), from_pitch, width, rows);
+  }
+#endif
+  context.threads().ParallelFor(static_cast<int64_t>(rows), [&](int64_t row, int) {
+    std::memcpy(static_cast<char*>(to.raw()) + static_cast<size_t>(row) * to_pitch,
+                static_cast<const char*>(from.raw()) + static_cast<size_t>(row) * from_pitch, width);
+  });
+}
+
 void CopyToHost(Context& context, const Tensor& from, void* to) {
   const ByteRows rows = RowsOf(context, from);
 #if CAIRN_CUDA
@@ -45,6 +70,15 @@ void CopyToHost(Context& context, const Tensor& from, void* to) {
   for (size_t i = 0; i < rows.rows; ++i) {
     std::memcpy(static_cast<char*>(to) + i * rows.width, rows.data + i * rows.pitch, rows.width);
   }
+}
+
+void ClearTensor(Context& context, const Tensor& tensor) {
+  const ByteRows rows = RowsOf(context, tensor);
+  if (tensor.size_bytes() == 0) return;
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) return context.cuda().Clear(rows.data, rows.pitch, rows.width, rows.rows);
+#endif
+  for (size_t i = 0; i < rows.rows; ++i) std::memset(rows.data + i * rows.pitch, 0, rows.width);
 }
 
 }  // namespace cairn

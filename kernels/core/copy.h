@@ -1,4 +1,4 @@
-// Between host memory and tensors of any device.
+// Between host memory and tensors of any device, and between tensors of one.
 #ifndef CAIRN_KERNELS_CORE_COPY_H_
 #define CAIRN_KERNELS_CORE_COPY_H_
 
@@ -13,6 +13,12 @@ void CopyFromHost(Context& context, const void* from, const Tensor& to);
 
 // The reverse, after the ops that were given before; done on return.
 void CopyToHost(Context& context, const Tensor& from, void* to);
+
+// Between tensors of the context's device that do not overlap, of one type and shape; their rows may be strided.
+void CopyTensor(Context& context, const Tensor& from, const Tensor& to);
+
+// Zeros.
+void ClearTensor(Context& context, const Tensor& tensor);
 
 }  // namespace cairn
 

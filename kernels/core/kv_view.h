@@ -41,8 +41,12 @@ struct KvBlockLayout {
 struct KvView {
   KvBlockLayout layout;
   uint8_t* pool = nullptr;               // block b starts at pool + b * layout.block_bytes()
-  const int32_t* block_table = nullptr;  // [ceil(num_slots / block_size)]
+  const int32_t* block_table = nullptr;  // [ceil(num_slots / block_size)], host memory
   int32_t num_slots = 0;                 // physical length
+  // On a GPU, where a cache keeps its block tables there too: all of them, and where this one's begins. Null: an op
+  // sends of block_table what it needs.
+  const int32_t* device_tables = nullptr;
+  int32_t device_table_begin = 0;
 
   uint8_t* block(int32_t slot) const {
     return pool + static_cast<size_t>(block_table[slot / layout.block_size]) * layout.block_bytes();

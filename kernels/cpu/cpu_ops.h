@@ -27,7 +27,10 @@ void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps,
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale);
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
-void RoundToActivation(Context& context, const Tensor& x);
+void RoundToActivation(Context& context, const Tensor& x, const Tensor& y);
+void TakeRows(Context& context, const Tensor& x, absl::Span<const int32_t> rows, const Tensor& y);
+void ScatterInts(Context& context, absl::Span<const int32_t> indices, absl::Span<const int32_t> values,
+                 const Tensor& to);
 
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences);

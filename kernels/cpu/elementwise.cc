@@ -78,12 +78,23 @@ void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
                [&](int64_t t) { kernels.add(Row(x, t), Row(y, t), x.dim(1), round, Row(x, t)); });
 }
 
-void RoundToActivation(Context& context, const Tensor& x) {
+void RoundToActivation(Context& context, const Tensor& x, const Tensor& y) {
   const Format round = ActivationFormat(context);
-  if (round == Format::kF32) return;
   const Kernels& kernels = context.cpu_kernels();
-  ParallelRows(context, x.dim(0), x.row_elements(),
-               [&](int64_t t) { kernels.round(Row(x, t), x.row_elements(), round); });
+  const int64_t C = x.dim(1);
+  ParallelRows(context, x.dim(0), C, [&](int64_t t) {
+    if (x.raw() != y.raw()) std::copy_n(Row(x, t), C, Row(y, t));
+    if (round != Format::kF32) kernels.round(Row(y, t), C, round);
+  });
+}
+
+void TakeRows(Context& context, const Tensor& x, absl::Span<const int32_t> rows, const Tensor& y) {
+  const int64_t C = x.dim(1);
+  ParallelRows(context, y.dim(0), C, [&](int64_t i) { std::copy_n(Row(x, rows[i]), C, Row(y, i)); });
+}
+
+void ScatterInts(Context&, absl::Span<const int32_t> indices, absl::Span<const int32_t> values, const Tensor& to) {
+  for (size_t i = 0; i < indices.size(); ++i) to.data<int32_t>()[indices[i]] = values[i];
 }
 
 }  // namespace cairn::cpu

@@ -18,12 +18,20 @@ int32_t MostSpans(absl::Span<const SequenceRows> sequences) {
   return (slots + kSpanSlots - 1) / kSpanSlots;
 }
 
+// Partial results of a row, and rows that are done at once.
+size_t PartialBytes(size_t heads, size_t spans, size_t head_dim) {
+  return heads * spans * (head_dim + 2) * sizeof(float);
+}
+size_t RowsAtOnce(size_t rows, size_t bytes_per_row) {
+  return std::min(rows, std::max<size_t>(1, kPartialBytes / bytes_per_row));
+}
+
 // The items' rows, each by spans and a merge, as many at a time as the partial results' memory allows.
 template <typename T, typename Launch>
 void AttendAndMerge(Context& context, AttentionParams<T> p, const WorkList& work, int32_t spans, const Launch& attend) {
   const size_t d = static_cast<size_t>(p.step.head_dim);
-  const size_t per_item = static_cast<size_t>(p.heads) * static_cast<size_t>(spans) * (d + 2) * sizeof(float);
-  const unsigned at_once = std::min(work.count, static_cast<unsigned>(std::max<size_t>(1, kPartialBytes / per_item)));
+  const size_t per_item = PartialBytes(static_cast<size_t>(p.heads), static_cast<size_t>(spans), d);
+  const unsigned at_once = static_cast<unsigned>(RowsAtOnce(work.count, per_item));
   const size_t parts = at_once * static_cast<size_t>(p.heads) * static_cast<size_t>(spans);
   p.spans = spans;
   p.weighted = static_cast<float*>(context.SharedScratch(at_once * per_item));
@@ -79,6 +87,17 @@ void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
   if (sequences.empty()) return;
   WithType(q.dtype(),
            [&](auto element) { Attend<decltype(element)>(context, q, positions, sequences, sliding_window, out); });
+}
+
+void ReserveAttention(Context& context, int64_t rows, int64_t heads, int64_t head_dim, int64_t max_slots) {
+  size_t most = 0;
+  // A recorded step has a power of two of spans; with fewer of them more rows are done at once.
+  for (size_t spans = 1;; spans *= 2) {
+    const size_t per_row = PartialBytes(static_cast<size_t>(heads), spans, static_cast<size_t>(head_dim));
+    most = std::max(most, RowsAtOnce(static_cast<size_t>(rows), per_row) * per_row);
+    if (static_cast<int64_t>(spans) * kSpanSlots >= max_slots) break;
+  }
+  context.SharedScratch(most);
 }
 
 }  // namespace cairn::cuda

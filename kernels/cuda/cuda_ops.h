@@ -33,7 +33,10 @@ void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps,
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale);
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
-void RoundToActivation(Context& context, const Tensor& x);
+void RoundToActivation(Context& context, const Tensor& x, const Tensor& y);
+void TakeRows(Context& context, const Tensor& x, absl::Span<const int32_t> rows, const Tensor& y);
+void ScatterInts(Context& context, absl::Span<const int32_t> indices, absl::Span<const int32_t> values,
+                 const Tensor& to);
 
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences);
@@ -42,6 +45,7 @@ void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor
                 float attention_scale);
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
+void ReserveAttention(Context& context, int64_t rows, int64_t heads, int64_t head_dim, int64_t max_slots);
 
 void WindowQueries(Context& context, absl::Span<const float* const> rings, int oldest, const Tensor& out);
 void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);

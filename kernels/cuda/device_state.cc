@@ -52,6 +52,21 @@ const void* Staging::Upload(int device, cudaStream_t stream, const void* data, s
       return device_.data() + table.begin;
     }
   }
+  const size_t begin = Take(device, stream, bytes);
+  std::memcpy(pinned_ + begin, data, bytes);
+  CAIRN_CUDA_CHECK(cudaMemcpyAsync(device_.data() + begin, pinned_ + begin, bytes, cudaMemcpyHostToDevice, stream));
+  last_[1] = std::exchange(last_[0], {begin, bytes});
+  return device_.data() + begin;
+}
+
+const void* Staging::Pin(int device, cudaStream_t stream, const void* data, size_t bytes) {
+  CAIRN_CHECK(bytes <= kMaxPiece, bytes);
+  const size_t begin = Take(device, stream, bytes);
+  std::memcpy(pinned_ + begin, data, bytes);
+  return pinned_ + begin;
+}
+
+size_t Staging::Take(int device, cudaStream_t stream, size_t bytes) {
   if (used_ + bytes > device_.size_bytes()) {
     // Everything that read the memory must be done before it is used again.
     CAIRN_CUDA_CHECK(cudaStreamSynchronize(stream));
@@ -64,10 +79,7 @@ const void* Staging::Upload(int device, cudaStream_t stream, const void* data, s
   }
   const size_t begin = used_;
   used_ = std::min(device_.size_bytes(), RoundUp(begin + bytes));
-  std::memcpy(pinned_ + begin, data, bytes);
-  CAIRN_CUDA_CHECK(cudaMemcpyAsync(device_.data() + begin, pinned_ + begin, bytes, cudaMemcpyHostToDevice, stream));
-  last_[1] = std::exchange(last_[0], {begin, bytes});
-  return device_.data() + begin;
+  return begin;
 }
 
 absl::StatusOr<std::unique_ptr<DeviceState>> DeviceState::Create(int index) {
@@ -85,6 +97,11 @@ absl::Status DeviceState::Initialize() {
   if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) {
     return absl::UnavailableError(absl::StrCat("GPU ", index_, ": ", cudaGetErrorString(error)));
   }
+  cudaDeviceProp properties = {};
+  CAIRN_CUDA_CHECK(cudaGetDeviceProperties(&properties, index_));
+  for (const char byte : properties.uuid.bytes) {
+    absl::StrAppend(&id_, absl::Hex(static_cast<uint8_t>(byte), absl::kZeroPad2));
+  }
   CAIRN_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   CAIRN_ASSIGN_OR_RETURN(matmul_plans_, MatMulPlans::Create(index_));
   return staging_.Reserve(index_, kStagingBytes);
@@ -96,15 +113,45 @@ DeviceState::~DeviceState() {
   cudaStreamDestroy(stream_);
 }
 
+void DeviceState::GetMemory(int64_t* free_bytes, int64_t* total_bytes) const {
+  CAIRN_CUDA_CHECK(cudaSetDevice(index_));
+  size_t free_now = 0, total = 0;
+  CAIRN_CUDA_CHECK(cudaMemGetInfo(&free_now, &total));
+  *free_bytes = static_cast<int64_t>(free_now);
+  *total_bytes = static_cast<int64_t>(total);
+}
+
 void DeviceState::Synchronize() { CAIRN_CUDA_CHECK(cudaStreamSynchronize(stream_)); }
 
 void DeviceState::CopyIn(void* to, size_t pitch, const void* from, size_t width, size_t rows) {
-  CAIRN_CUDA_CHECK(cudaMemcpy2DAsync(to, pitch, from, width, width, rows, cudaMemcpyHostToDevice, stream_));
+  CAIRN_CHECK(!recording_, "host memory is copied while ops are recorded");
+  if (width == 0) return;
+  const auto copy = [&](size_t row, size_t column, size_t bytes, size_t count) {  // `count` rows of `bytes`
+    const void* pinned =
+        staging_.Pin(index_, stream_, static_cast<const char*>(from) + row * width + column, bytes * count);
+    CAIRN_CUDA_CHECK(cudaMemcpy2DAsync(static_cast<char*>(to) + row * pitch + column, pitch, pinned, bytes, bytes,
+                                       count, cudaMemcpyHostToDevice, stream_));
+  };
+  const size_t at_once = Staging::kMaxPiece / width;
+  if (at_once > 0) {
+    for (size_t row = 0; row < rows; row += at_once) copy(row, 0, width, std::min(at_once, rows - row));
+    return;
+  }
+  for (size_t row = 0; row < rows; ++row) {  // rows that are more than a piece
+    for (size_t column = 0; column < width; column += Staging::kMaxPiece) {
+      copy(row, column, std::min(Staging::kMaxPiece, width - column), 1);
+    }
+  }
 }
 
 void DeviceState::CopyOut(void* to, const void* from, size_t pitch, size_t width, size_t rows) {
   CAIRN_CUDA_CHECK(cudaMemcpy2DAsync(to, width, from, pitch, width, rows, cudaMemcpyDeviceToHost, stream_));
   Synchronize();
+}
+
+void DeviceState::CopyWithin(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                             size_t rows) {
+  CAIRN_CUDA_CHECK(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToDevice, stream_));
 }
 
 void DeviceState::Clear(void* to, size_t pitch, size_t width, size_t rows) {

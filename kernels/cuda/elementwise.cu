@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The three below: row blockIdx.x, kThreads elements of it.
+// Those below: row blockIdx.x, kThreads elements of it.
 __device__ __forceinline__ int Column() { return static_cast<int>(blockIdx.y * kThreads + threadIdx.x); }
 
 template <typename T>
@@ -65,11 +65,22 @@ __global__ void __launch_bounds__(kThreads) AddKernel(RowView<T> x, RowView<cons
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) RoundKernel(RowView<float> x, int n) {
+__global__ void __launch_bounds__(kThreads) RoundKernel(RowView<const float> x, RowView<T> y, int n) {
   const int i = Column();
-  if (i >= n) return;
-  float& value = x.row(blockIdx.x)[i];
-  value = ToFloat(FromFloat<T>(value));
+  if (i < n) y.row(blockIdx.x)[i] = FromFloat<T>(x.row(blockIdx.x)[i]);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    TakeRowsKernel(RowView<const T> x, const int32_t* rows, RowView<T> y, int n) {
+  const int i = Column();
+  if (i < n) y.row(blockIdx.x)[i] = x.row(rows[blockIdx.x])[i];
+}
+
+__global__ void __launch_bounds__(kThreads)
+    ScatterKernel(const int32_t* indices, const int32_t* values, int32_t* to, int n) {
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (i < n) to[indices[i]] = values[i];
 }
 
 LaunchShape ByColumns(const Tensor& tensor) {
@@ -115,12 +126,30 @@ void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
   });
 }
 
-void RoundToActivation(Context& context, const Tensor& x) {
-  if (context.activation_dtype() == DType::kFloat32) return;
-  WithType(context.activation_dtype(), [&](auto element) {
+void RoundToActivation(Context& context, const Tensor& x, const Tensor& y) {
+  WithType(y.dtype(), [&](auto element) {
     using T = decltype(element);
-    CAIRN_LAUNCH(RoundKernel<T>, context.cuda().stream(), ByColumns(x), ViewRows<float>(x), static_cast<int>(x.dim(1)));
+    CAIRN_LAUNCH(RoundKernel<T>, context.cuda().stream(), ByColumns(y), ViewRows<const float>(x), ViewRows<T>(y),
+                 static_cast<int>(y.dim(1)));
   });
+}
+
+void TakeRows(Context& context, const Tensor& x, absl::Span<const int32_t> rows, const Tensor& y) {
+  const int32_t* uploaded = context.cuda().Upload(rows.data(), rows.size());
+  WithType(y.dtype(), [&](auto element) {
+    using T = decltype(element);
+    CAIRN_LAUNCH(TakeRowsKernel<T>, context.cuda().stream(), ByColumns(y), ViewRows<const T>(x), uploaded,
+                 ViewRows<T>(y), static_cast<int>(y.dim(1)));
+  });
+}
+
+void ScatterInts(Context& context, absl::Span<const int32_t> indices, absl::Span<const int32_t> values,
+                 const Tensor& to) {
+  const int32_t* from = context.cuda().Upload(indices.data(), indices.size());
+  const int32_t* what = context.cuda().Upload(values.data(), values.size());
+  const int n = static_cast<int>(indices.size());
+  CAIRN_LAUNCH(ScatterKernel, context.cuda().stream(), {Blocks(n, kThreads), kThreads}, from, what, to.data<int32_t>(),
+               n);
 }
 
 }  // namespace cairn::cuda

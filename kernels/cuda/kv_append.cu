@@ -16,6 +16,7 @@ __global__ void __launch_bounds__(kThreads)
   const WorkItem item = items[blockIdx.x];
   const PagedSequence s = step.sequences[item.sequence];
   const int32_t slot = PagedStep::SlotOf(s, item.row), d = step.head_dim;
+  if (slot < 0) return;  // a row that pads a recorded step
   uint8_t* block = step.Block(s, slot);
   for (int i = static_cast<int>(threadIdx.x); i < step.kv_heads * d; i += kThreads) {
     const int64_t at = step.InPlane(i / d, slot) * d + i % d;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -6,28 +7,11 @@
 #include "kernels/cuda/paged.h"
 
 namespace cairn::cuda {
+namespace {
 
-PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences) {
-  static_assert(sizeof(PagedSequence) % sizeof(int32_t) == 0);
-  const KvBlockLayout& layout = sequences[0].kv.layout;
-  const size_t header = sequences.size() * sizeof(PagedSequence) / sizeof(int32_t);
-  std::vector<int32_t>& words = context.cuda().table_words();
-  words.assign(header, 0);
-  std::vector<PagedSequence> records;
-  records.reserve(sequences.size());
-  for (const SequenceRows& rows : sequences) {
-    CAIRN_CHECK(rows.kv.layout.block_bytes() == layout.block_bytes() && rows.kv.layout.dtype == layout.dtype &&
-                    rows.kv.layout.block_size == layout.block_size,
-                "sequences of a step in caches of different layouts");
-    records.push_back(
-        {rows.kv.pool, static_cast<int32_t>(words.size() - header), rows.row_begin, rows.num_rows, rows.kv.num_slots});
-    const int32_t blocks = (rows.kv.num_slots + layout.block_size - 1) / layout.block_size;
-    words.insert(words.end(), rows.kv.block_table, rows.kv.block_table + blocks);
-  }
-  std::memcpy(words.data(), records.data(), records.size() * sizeof(PagedSequence));
-  const int32_t* device = context.cuda().Upload(words.data(), words.size());
-  return {.sequences = reinterpret_cast<const PagedSequence*>(device),
-          .tables = device + header,
+PagedStep StepOf(const PagedSequence* sequences, const int32_t* tables, const KvBlockLayout& layout) {
+  return {.sequences = sequences,
+          .tables = tables,
           .kv_heads = layout.kv_heads,
           .head_dim = layout.head_dim,
           .block_size = layout.block_size,
@@ -38,6 +22,38 @@ PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences)
           .score_offset = layout.has_score ? static_cast<int64_t>(layout.score_offset()) : 0};
 }
 
+}  // namespace
+
+PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences) {
+  static_assert(sizeof(PagedSequence) % sizeof(int32_t) == 0);
+  const KvBlockLayout& layout = sequences[0].kv.layout;
+  if (const StepTables* there = context.cuda().step_tables(); there != nullptr) {
+    return StepOf(there->sequences, there->tables, layout);
+  }
+  const size_t header = sequences.size() * sizeof(PagedSequence) / sizeof(int32_t);
+  std::vector<int32_t>& words = context.cuda().table_words();
+  words.assign(header, 0);
+  const int32_t* const device_tables = sequences[0].kv.device_tables;
+  std::vector<PagedSequence> records;
+  records.reserve(sequences.size());
+  for (const SequenceRows& rows : sequences) {
+    CAIRN_CHECK(rows.kv.device_tables == device_tables, "block tables here and there");
+    CAIRN_CHECK(rows.kv.layout.block_bytes() == layout.block_bytes() && rows.kv.layout.dtype == layout.dtype &&
+                    rows.kv.layout.block_size == layout.block_size,
+                "sequences of a step in caches of different layouts");
+    const int32_t begin =
+        device_tables != nullptr ? rows.kv.device_table_begin : static_cast<int32_t>(words.size() - header);
+    records.push_back({rows.kv.pool, begin, rows.row_begin, rows.num_rows, rows.kv.num_slots});
+    if (device_tables != nullptr) continue;
+    const int32_t blocks = (rows.kv.num_slots + layout.block_size - 1) / layout.block_size;
+    words.insert(words.end(), rows.kv.block_table, rows.kv.block_table + blocks);
+  }
+  std::memcpy(words.data(), records.data(), records.size() * sizeof(PagedSequence));
+  const int32_t* device = context.cuda().Upload(words.data(), words.size());
+  return StepOf(reinterpret_cast<const PagedSequence*>(device),
+                device_tables != nullptr ? device_tables : device + header, layout);
+}
+
 PagedStep UploadCache(Context& context, const KvView& kv) {
   const SequenceRows rows = {0, 0, kv};
   return UploadStep(context, absl::MakeConstSpan(&rows, 1));
@@ -45,6 +61,11 @@ PagedStep UploadCache(Context& context, const KvView& kv) {
 
 WorkList UploadWork(Context& context, absl::Span<const SequenceRows> sequences, int32_t rows_per_item,
                     absl::FunctionRef<bool(const SequenceRows&)> takes) {
+  if (const StepTables* there = context.cuda().step_tables(); there != nullptr) {
+    const auto count = static_cast<size_t>(std::count_if(sequences.begin(), sequences.end(), takes));
+    CAIRN_CHECK(count == 0 || count == sequences.size(), "recorded steps have rows of one kind");
+    return {count > 0 ? there->items : nullptr, static_cast<unsigned>(count)};
+  }
   std::vector<int32_t>& words = context.cuda().table_words();
   words.clear();
   for (size_t s = 0; s < sequences.size(); ++s) {

@@ -52,7 +52,7 @@ struct PagedStep {
   }
 };
 
-// Sends sequences and block tables to the device. All of one layout.
+// Sends sequences and block tables to the device, unless the step's tables are there (StepTables). All of one layout.
 PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences);
 // One sequence without rows of a step: what compression reads and moves.
 PagedStep UploadCache(Context& context, const KvView& kv);

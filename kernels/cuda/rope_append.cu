@@ -19,6 +19,7 @@ __global__ void __launch_bounds__(kThreads)
   const WorkItem item = items[blockIdx.x];
   const PagedSequence s = step.sequences[item.sequence];
   const int32_t slot = PagedStep::SlotOf(s, item.row), position = positions[item.row];
+  if (slot < 0) return;  // a row that pads a recorded step
   const int d = step.head_dim, half = d / 2, thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < half; i += kThreads) rotations[i] = RotationOf(position, inv_freq[i], attention_scale);
   __syncthreads();
@@ -63,7 +64,11 @@ void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor
   const WorkList work = UploadWork(context, sequences, 1, [](const SequenceRows&) { return true; });
   if (work.count == 0) return;
   const PagedStep step = UploadStep(context, sequences);
-  float* const* uploaded = rings.window > 0 ? context.cuda().Upload(rings.rings.data(), rings.rings.size()) : nullptr;
+  float* const* uploaded = nullptr;
+  if (rings.window > 0) {
+    const StepTables* there = context.cuda().step_tables();
+    uploaded = there != nullptr ? there->rings : context.cuda().Upload(rings.rings.data(), rings.rings.size());
+  }
   const LaunchShape shape = {work.count, kThreads, static_cast<size_t>(inv_freq.dim(0)) * sizeof(Rotation)};
   WithType(q.dtype(), [&](auto element) {
     using T = decltype(element);

@@ -32,4 +32,11 @@ void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
   CAIRN_DISPATCH(context, PagedAttention, q, positions, sequences, sliding_window, out);
 }
 
+void ReserveAttention([[maybe_unused]] Context& context, [[maybe_unused]] int64_t rows, [[maybe_unused]] int64_t heads,
+                      [[maybe_unused]] int64_t head_dim, [[maybe_unused]] int64_t max_slots) {
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) cuda::ReserveAttention(context, rows, heads, head_dim, max_slots);
+#endif
+}
+
 }  // namespace cairn

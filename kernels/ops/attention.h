@@ -24,6 +24,10 @@ void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& 
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
 
+// Takes the scratch memory that PagedAttention of `rows` rows needs at most over `max_slots` slots, so that no step has
+// to grow it. Nothing on CPU.
+void ReserveAttention(Context& context, int64_t rows, int64_t heads, int64_t head_dim, int64_t max_slots);
+
 }  // namespace cairn
 
 #endif  // CAIRN_KERNELS_OPS_ATTENTION_H_

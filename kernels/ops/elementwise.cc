@@ -46,10 +46,32 @@ void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
   CAIRN_DISPATCH(context, AddInPlace, x, y);
 }
 
-void RoundToActivation(Context& context, const Tensor& x) {
+void RoundToActivation(Context& context, const Tensor& x, const Tensor& y) {
   CheckOperand("RoundToActivation", "x", context, x, DType::kFloat32, 2);
+  CheckActivation("RoundToActivation", "y", context, y, 2);
+  for (int dim = 0; dim < 2; ++dim) CheckDim("RoundToActivation", "y", y, dim, x.dim(dim));
   if (x.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, RoundToActivation, x);
+  if (context.activation_dtype() == DType::kFloat32 && x.raw() == y.raw()) return;
+  CAIRN_DISPATCH(context, RoundToActivation, x, y);
+}
+
+void TakeRows(Context& context, const Tensor& x, absl::Span<const int32_t> rows, const Tensor& y) {
+  CheckActivation("TakeRows", "x", context, x, 2);
+  CheckActivation("TakeRows", "y", context, y, 2);
+  CheckDim("TakeRows", "y", y, 0, static_cast<int64_t>(rows.size()));
+  CheckDim("TakeRows", "y", y, 1, x.dim(1));
+  for (const int32_t row : rows) CAIRN_CHECK(row >= 0 && row < x.dim(0), "TakeRows: row ", row, " of ", x.dim(0));
+  if (y.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, TakeRows, x, rows, y);
+}
+
+void ScatterInts(Context& context, absl::Span<const int32_t> indices, absl::Span<const int32_t> values,
+                 const Tensor& to) {
+  CheckOperand("ScatterInts", "to", context, to, DType::kInt32, 1);
+  CAIRN_CHECK(indices.size() == values.size(), "ScatterInts: ", indices.size(), " indices, ", values.size(), " values");
+  for (const int32_t i : indices) CAIRN_CHECK(i >= 0 && i < to.dim(0), "ScatterInts: ", i, " of ", to.dim(0));
+  if (indices.empty()) return;
+  CAIRN_DISPATCH(context, ScatterInts, indices, values, to);
 }
 
 }  // namespace cairn

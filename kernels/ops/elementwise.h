@@ -4,6 +4,9 @@
 #ifndef CAIRN_KERNELS_OPS_ELEMENTWISE_H_
 #define CAIRN_KERNELS_OPS_ELEMENTWISE_H_
 
+#include <cstdint>
+
+#include "absl/types/span.h"
 #include "kernels/core/context.h"
 #include "kernels/core/tensor.h"
 
@@ -25,9 +28,16 @@ void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 // x += y, both [T, C].
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
 
-// Rounds x [T, C] f32 to the activation type, in place: what a matmul with round_output does, for sums made outside of
-// one.
-void RoundToActivation(Context& context, const Tensor& x);
+// y = x [T, C] f32 rounded to the activation type: what a matmul with round_output does, for sums made outside of one.
+// y: activations; it may be x where they are stored as float32.
+void RoundToActivation(Context& context, const Tensor& x, const Tensor& y);
+
+// y[i] = x[rows[i]]: activations x [T, C], y [M, C]; the M row numbers are host memory.
+void TakeRows(Context& context, const Tensor& x, absl::Span<const int32_t> rows, const Tensor& y);
+
+// to[indices[i]] = values[i]: `to` [n] int32, no index twice; the lists, of one length, are host memory.
+void ScatterInts(Context& context, absl::Span<const int32_t> indices, absl::Span<const int32_t> values,
+                 const Tensor& to);
 
 }  // namespace cairn
 

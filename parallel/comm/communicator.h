@@ -1,7 +1,8 @@
 // The data plane of one process group: tensors between the ranks that share a layer (tp) or hand it on (pp).
 //
 // Small on purpose, and every implementation implements all of it: MPI on host memory (ranks of one host reduce through
-// a shared window), threads of one process (tests, and `--launch`-free library use), NCCL on device memory. A tensor in
+// a shared window), threads of one process (tests, and `--launch`-free library use), NCCL on device memory, either of
+// the former for a GPU's tensors by way of the host. What serves a GPU takes tensors of host memory too. A tensor in
 // the wrong memory, of the wrong type or not contiguous is INVALID_ARGUMENT; a peer that is gone or late is UNAVAILABLE
 // or DEADLINE_EXCEEDED, naming the operation and the rank. All ranks of a group call the same collectives in the same
 // order.
@@ -21,6 +22,10 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+
+  // Whether operations are work of the device's stream, like ops: the host does not wait for them, and they can be part
+  // of a recorded step (kernels/ops/decode_graphs.h).
+  virtual bool runs_on_stream() const { return false; }
 
   // In place, float32 or int64. Summed in rank order: every rank gets the same bits, run after run.
   virtual absl::Status AllReduce(const Tensor& data, ReduceOp op) = 0;

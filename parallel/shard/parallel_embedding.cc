@@ -1,8 +1,7 @@
 #include "parallel/shard/parallel_embedding.h"
 
-#include <cstring>
-
 #include "kernels/core/check.h"
+#include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"
 
 namespace cairn {
@@ -12,17 +11,21 @@ namespace {
 // dropped.
 void JoinColumns(Context& context, const Tensor& gathered, const Tensor& logits) {
   const int tp = static_cast<int>(gathered.dim(0));
-  const int64_t rows = gathered.dim(1), width = gathered.dim(2), vocab = logits.dim(1);
-  const float* parts = gathered.data<float>();
-  float* out = logits.data<float>();
-  context.threads().ParallelFor(rows, [&](int64_t row, int) {
-    for (int rank = 0; rank < tp; ++rank) {
-      const Range columns = VocabShard(vocab, tp, rank);
-      if (columns.size() == 0) break;
-      std::memcpy(out + row * logits.row_stride() + columns.begin, parts + (rank * rows + row) * width,
-                  static_cast<size_t>(columns.size()) * sizeof(float));
-    }
-  });
+  for (int rank = 0; rank < tp; ++rank) {
+    const Range columns = VocabShard(logits.dim(1), tp, rank);
+    if (columns.size() == 0) break;
+    const Tensor part = gathered.Rows(rank, rank + 1).Reshape({gathered.dim(1), gathered.dim(2)});
+    CopyTensor(context, part.Columns(0, columns.size()), logits.Columns(columns.begin, columns.end));
+  }
+}
+
+// Sums y over ranks of which all but one hold zeros, bit by bit: communicators add float32 and int64.
+absl::Status SumDisjoint(Communicator& tp, const Tensor& y) {
+  if (y.dtype() == DType::kFloat32) return tp.AllReduce(y, ReduceOp::kSum);
+  CAIRN_CHECK(y.is_contiguous() && y.size_bytes() % sizeof(int64_t) == 0, "rows of ", y.dim(1), " ",
+              DTypeName(y.dtype()), " are not whole words of 64 bits");
+  const Tensor words(y.raw(), DType::kInt64, {static_cast<int64_t>(y.size_bytes() / sizeof(int64_t))}, y.device());
+  return tp.AllReduce(words, ReduceOp::kSum);
 }
 
 }  // namespace
@@ -30,15 +33,8 @@ void JoinColumns(Context& context, const Tensor& gathered, const Tensor& logits)
 absl::Status VocabParallelEmbed(Context& context, Communicator& tp, const PackedMatrix& table, const Range& vocab,
                                 const Tensor& ids, const Tensor& y) {
   CAIRN_CHECK(table.rows() == vocab.size(), "a table of ", table.rows(), " rows for ", vocab.size(), " tokens");
-  if (vocab.size() > 0) {
-    Embedding(context, ids, table, vocab.begin, y);
-  } else {
-    for (int64_t row = 0; row < y.dim(0); ++row) {
-      std::memset(y.data<float>() + row * y.row_stride(), 0, static_cast<size_t>(y.dim(1)) * sizeof(float));
-    }
-  }
-  if (tp.size() == 1) return absl::OkStatus();
-  return tp.AllReduce(y, ReduceOp::kSum);
+  Embedding(context, ids, table, vocab.begin, y);
+  return tp.size() == 1 ? absl::OkStatus() : SumDisjoint(tp, y);
 }
 
 absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
@@ -54,8 +50,8 @@ absl::Status VocabParallelLogits(Context& context, Communicator& tp, const Packe
               scratch.num_elements(), " floats for ", rows, " rows of ", width, " on ", tp.size(), " ranks");
   const int64_t own = VocabShard(vocab_size, tp.size(), tp.rank()).size();
   CAIRN_CHECK(head.rows() == own, "a head of ", head.rows(), " rows for ", own, " tokens");
-  const Tensor part(scratch.data<float>(), DType::kFloat32, {rows, width});
-  const Tensor gathered(scratch.data<float>() + rows * width, DType::kFloat32, {tp.size(), rows, width});
+  const Tensor part = scratch.Rows(0, rows * width).Reshape({rows, width});
+  const Tensor gathered = scratch.Rows(rows * width, rows * width * (tp.size() + 1)).Reshape({tp.size(), rows, width});
   if (own > 0) MatMul(context, x, head, part.Columns(0, own), exact);
   CAIRN_RETURN_IF_ERROR(tp.Gather(part, gathered, /*root=*/0));
   if (tp.rank() == 0) JoinColumns(context, gathered, logits);

@@ -4,10 +4,9 @@
 #ifndef CAIRN_PARALLEL_SHARD_PARALLEL_LINEAR_H_
 #define CAIRN_PARALLEL_SHARD_PARALLEL_LINEAR_H_
 
-#include <vector>
-
 #include "absl/status/status.h"
 #include "kernels/core/context.h"
+#include "kernels/core/weight_vector.h"
 #include "kernels/ops/matmul.h"
 #include "parallel/comm/communicator.h"
 
@@ -15,8 +14,8 @@ namespace cairn {
 
 // y [T, N / tp] = x [T, K] W_local^T + b_local.
 struct ColumnParallelLinear {
-  PackedMatrix weight;      // [N / tp, K]
-  std::vector<float> bias;  // [N / tp] or empty
+  PackedMatrix weight;  // [N / tp, K]
+  WeightVector bias;    // [N / tp] activations, or empty
 
   void Forward(Context& context, const Tensor& x, const Tensor& y) const;
 };
@@ -24,10 +23,12 @@ struct ColumnParallelLinear {
 // y [T, N] = sum over ranks of x_local [T, K / tp] W_local^T, + b once. Equal bits on every rank; rounded to the
 // activation type after the sum (and, as a GPU's matmul would, nowhere before).
 struct RowParallelLinear {
-  PackedMatrix weight;      // [N, K / tp]
-  std::vector<float> bias;  // [N] or empty
+  PackedMatrix weight;  // [N, K / tp]
+  WeightVector bias;    // [N] or empty: activations where tp is 1, else float32
 
-  absl::Status Forward(Context& context, Communicator& tp, const Tensor& x, const Tensor& y) const;
+  // partial [T, N] f32: for the sums over ranks (not used where tp is 1); may be y where activations are float32.
+  absl::Status Forward(Context& context, Communicator& tp, const Tensor& x, const Tensor& partial,
+                       const Tensor& y) const;
 };
 
 }  // namespace cairn

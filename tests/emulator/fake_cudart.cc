@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "cuda_emulator.h"
@@ -42,6 +43,8 @@ struct CUevent_st {
 struct CUgraph_st {
   std::vector<Work> work;
   std::set<cudaStream_t> unjoined;  // forked streams with work that the first one has not waited for
+  bool forbids_all = false;         // what waits is forbidden to all threads, not to the one that captures alone
+  std::thread::id thread = std::this_thread::get_id();
 };
 
 struct CUgraphExec_st {
@@ -120,9 +123,11 @@ cudaError_t Push(cudaStream_t stream, Work work) {
   return cudaSuccess;
 }
 
-// A call that waits is not allowed while a stream is captured.
+// A call that waits for the device is not allowed while a stream is captured.
 bool AnyCapture() {
-  return std::any_of(streams.begin(), streams.end(), [](cudaStream_t s) { return s->capture != nullptr; });
+  return std::any_of(streams.begin(), streams.end(), [](cudaStream_t s) {
+    return s->capture != nullptr && (s->capture->forbids_all || s->capture->thread == std::this_thread::get_id());
+  });
 }
 
 bool IsPinned(const void* address, size_t bytes) {
@@ -491,10 +496,11 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
   return *milliseconds = 0.001f, Result(cudaSuccess);
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const Guard guard(Lock());
   if (stream == nullptr || stream->capture != nullptr) return Result(cudaErrorStreamCaptureUnsupported);
   stream->capture = new CUgraph_st;
+  stream->capture->forbids_all = mode == cudaStreamCaptureModeGlobal;
   stream->captures_first = true;
   return Result(cudaSuccess);
 }

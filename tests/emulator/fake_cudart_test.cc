@@ -1,6 +1,8 @@
 // The fake runtime: what it lets pass and what it refuses, against what CUDA documents.
 #include <gmock/gmock.h>
 
+#include <thread>
+
 #include "tests/emulator/kernel_testing.h"
 
 namespace cuda_emulator {
@@ -130,6 +132,11 @@ TEST_F(FakeCudartTest, RefusesWhatACaptureForbids) {
   EXPECT_EQ(cudaMalloc(&memory, 8), cudaErrorStreamCaptureUnsupported);
   EXPECT_EQ(cudaMemcpyAsync(value_.data(), &pageable, 4, cudaMemcpyHostToDevice, stream_),
             cudaErrorStreamCaptureUnsupported);
+  std::thread([&] {  // forbidden to this thread alone
+    EXPECT_EQ(cudaMalloc(&memory, 8), cudaSuccess);
+    EXPECT_EQ(cudaFree(memory), cudaSuccess);
+  })
+      .join();
   EXPECT_EQ(cudaStreamEndCapture(stream_, &graph), cudaSuccess);
   cudaGraphDestroy(graph);
   EXPECT_EQ(cudaGetLastError(), cudaErrorStreamCaptureUnsupported);

@@ -45,6 +45,7 @@ inline EngineOptions TestOptions(const std::string& model, ParallelSizes paralle
   EngineOptions options;
   options.model = model;
   options.dtype = "float32";
+  options.device = "cpu";
   options.parallel = parallel;
   options.kv_cache_memory_bytes = 64 << 20;
   options.threads = 1;

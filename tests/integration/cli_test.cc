@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -422,6 +423,24 @@ TEST_F(CliTest, ModelErrorsAreOneLineAndExit65) {
 }
 
 // --- Endings ---
+
+TEST_F(CliTest, WithoutAGpuAutoIsTheCpuAndCudaIsOneLine) {
+  const char* set = std::getenv("CUDA_VISIBLE_DEVICES");
+  const std::string before = set != nullptr ? set : "";
+  setenv("CUDA_VISIBLE_DEVICES", "", 1);
+  Write("in", Item("a", {5, 6, 7}, {{"max_tokens", 2}}));
+  const CommandResult automatic = RunCairn(0, Batch(Checkpoint("llama3"), {"--device=auto"}));
+  EXPECT_EQ(automatic.exit_code, 0) << automatic.err;
+  EXPECT_THAT(automatic.err, Not(HasSubstr("cuda")));
+  for (const int ranks : {0, 2}) {
+    const CommandResult result =
+        RunCairn(ranks, Batch(Checkpoint("llama3"), {"--device=cuda", "--overwrite", ranks == 2 ? "-tp=2" : "-tp=1"}));
+    EXPECT_EQ(result.exit_code, 65) << result.err;
+    EXPECT_EQ(Count(result.err, "cairn: error: "), 1) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("--device=cuda: "));
+  }
+  set != nullptr ? setenv("CUDA_VISIBLE_DEVICES", before.c_str(), 1) : unsetenv("CUDA_VISIBLE_DEVICES");
+}
 
 TEST_F(CliTest, SigtermEndsInOrder) {
   WriteLongJob();

@@ -20,6 +20,7 @@ rule 'mpi\.h' 'parallel/comm/mpi_[^/]*|launcher/bootstrap[^/]*'
 rule 'nccl\.h' 'parallel/comm/nccl_[^/]*'
 rule '(cuda|cublas|cooperative_groups|cub/|mma\.h)[^">]*' \
   'kernels/cuda/.*|kernels/core/[^/]*_cuda\.[^/]*|parallel/comm/nccl_[^/]*'
+rule 'nvtx3/[^">]*' 'kernels/core/profile_range\.cc'
 rule 'yaml-cpp/[^">]*' 'engine/config/.*'
 rule 'absl/flags/[^">]*' 'launcher/.*'
 
@@ -92,6 +93,7 @@ self_check() {
   expect caught kernels/cpu/a.cc '#include <cuda_runtime.h>'
   expect caught engine/model/a.cc '#include "cublasLt.h"'
   expect caught launcher/a.cc '#include "yaml-cpp/yaml.h"'
+  expect caught engine/runner/a.cc '#include <nvtx3/nvToolsExt.h>'
   expect caught engine/config/a.cc '#include "absl/flags/flag.h"'
   expect caught kernels/cuda/a.cu '  Kernel<<<1, 32>>>(x);'
   expect caught kernels/cuda/a.cu '  cudaLaunchKernelEx(&config, Kernel, x);'

@@ -212,10 +212,16 @@ TEST_P(RoundToActivationTest, RoundsToNearestEven) {
     std::copy(std::begin(special), std::end(special), &x.at(2, 100));
     for (int64_t i = 0; i < 333; ++i) x.at(3, i) *= 1e-6f;
     x.at(4, 0) = std::nanf("");
-    Rows y = x;
+    Rows y(6, 333, 3), in_place = x;
     Operands on(*c);
-    RoundToActivation(*c, on.F32(y));
+    RoundToActivation(*c, on.F32(x), on(y));
+    if (c->storage_dtype() == DType::kFloat32) {
+      RoundToActivation(*c, on.F32(in_place), on.F32(in_place));
+    }
     on.Fetch();
+    if (c->storage_dtype() == DType::kFloat32) {
+      EXPECT_TRUE(SameBits(in_place, y));
+    }
     for (int64_t t = 0; t < x.rows(); ++t) {
       for (int64_t i = 0; i < x.columns(); ++i) {
         const float expected = RoundTo(activation, x.at(t, i));
@@ -228,6 +234,42 @@ TEST_P(RoundToActivationTest, RoundsToNearestEven) {
     }
     EXPECT_TRUE(y.GapsIntact());
   }
+}
+
+class TakeRowsTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(TakeRowsTest);
+
+TEST_P(TakeRowsTest, CopiesTheRowsThatAreNamed) {
+  Random random(9);
+  for (DType activation : kFloatTypes) {
+    auto c = context(2, activation);
+    Rows x = Rows::Normal(random, 9, 301, 5, activation), y(4, 301, 1);
+    const std::vector<int32_t> rows = {8, 0, 3, 3};
+    Operands on(*c);
+    TakeRows(*c, on(x), rows, on(y));
+    on.Fetch();
+    for (int64_t i = 0; i < 4; ++i) EXPECT_TRUE(SameRowBits(y, i, x, rows[i]));
+    EXPECT_TRUE(y.GapsIntact());
+  }
+}
+
+class ScatterIntsTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(ScatterIntsTest);
+
+TEST_P(ScatterIntsTest, WritesWhereTheIndicesSay) {
+  auto c = context();
+  std::vector<int32_t> to(1000, -1), expected = to, indices, values;
+  for (int32_t i = 0; i < 600; ++i) {
+    indices.push_back(i * 7 % 1000);
+    values.push_back(i);
+    expected[i * 7 % 1000] = i;
+  }
+  Operands on(*c);
+  const Tensor placed = on.Ints(to);
+  ScatterInts(*c, indices, values, placed);
+  ScatterInts(*c, {}, {}, placed);
+  on.Fetch();
+  EXPECT_EQ(to, expected);
 }
 
 // Every op above, alone and in a batch, on one thread and on three.

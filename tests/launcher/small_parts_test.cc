@@ -122,5 +122,23 @@ TEST(TopologyTest, ColumnsAreAligned) {
   EXPECT_EQ(FormatTable({{"a", "long", "c"}, {"xyz", "b", "d"}}), "a    long  c\nxyz  b     d\n");
 }
 
+TEST(KvCacheLinesTest, SayWhatVllmSaysAndTheCompressedFigure) {
+  const KvCapacity capacity = {.tokens = 1234567, .full_concurrency = 301.408, .compressed_concurrency = 1071.6};
+  EngineOptions options;
+  options.device = "cuda";
+  options.max_model_len = 4096;
+  EXPECT_EQ(KvCacheLines(capacity, options),
+            "GPU KV cache size: 1,234,567 tokens\nMaximum concurrency for 4,096 tokens per request: 301.41x\n");
+  options.device = "cpu";
+  options.max_model_len = 512;
+  options.compression.algorithm = "rkv";
+  options.compression.budget = 1024;
+  options.compression.buffer = 128;
+  EXPECT_EQ(
+      KvCacheLines(capacity, options),
+      "KV cache size: 1,234,567 tokens\nMaximum concurrency for 512 tokens per request: 301.41x, compressed by rkv "
+      "to 1024 + 128: 1071.60x\n");
+}
+
 }  // namespace
 }  // namespace cairn

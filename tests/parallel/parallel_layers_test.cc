@@ -58,6 +58,10 @@ struct Layer {
   }
 };
 
+WeightVector Vector(absl::Span<const float> values) {
+  return WeightVector::Create(Device{}, DType::kFloat32, values).value();
+}
+
 // (tp, activation type)
 class ParallelLayers : public testing::TestWithParam<std::tuple<int, DType>> {
  protected:
@@ -80,10 +84,11 @@ TEST_P(ParallelLayers, RowParallelIsTheWholeLayer) {
   const std::vector<float> expected = layer.Expected(activation());
   OnEveryRank([&](Context& context, Communicator& comm) -> absl::Status {
     const Range columns = EvenShard(kInputs, comm.size(), comm.rank());
-    const RowParallelLinear linear = {Pack(layer.w, kInputs, {0, kOutputs}, columns), layer.bias};
+    const RowParallelLinear linear = {Pack(layer.w, kInputs, {0, kOutputs}, columns), Vector(layer.bias)};
     std::vector<float> x = layer.x, y(kTokens * kOutputs);
     const Tensor local = Matrix(x, kTokens, kInputs).Columns(columns.begin, columns.end);
-    CAIRN_RETURN_IF_ERROR(linear.Forward(context, comm, local, Matrix(y, kTokens, kOutputs)));
+    const Tensor out = Matrix(y, kTokens, kOutputs);
+    CAIRN_RETURN_IF_ERROR(linear.Forward(context, comm, local, /*partial=*/out, out));
     EXPECT_EQ(y, expected) << "rank " << comm.rank();
     return absl::OkStatus();
   });
@@ -94,9 +99,8 @@ TEST_P(ParallelLayers, ColumnParallelIsASliceOfTheLayer) {
   const std::vector<float> expected = layer.Expected(activation());
   OnEveryRank([&](Context& context, Communicator& comm) -> absl::Status {
     const Range rows = EvenShard(kOutputs, comm.size(), comm.rank());
-    const ColumnParallelLinear linear = {
-        Pack(layer.w, kInputs, rows, {0, kInputs}),
-        std::vector<float>(layer.bias.begin() + rows.begin, layer.bias.begin() + rows.end)};
+    const ColumnParallelLinear linear = {Pack(layer.w, kInputs, rows, {0, kInputs}),
+                                         Vector(absl::MakeConstSpan(layer.bias).subspan(rows.begin, rows.size()))};
     std::vector<float> x = layer.x, y(kTokens * rows.size());
     linear.Forward(context, Matrix(x, kTokens, kInputs), Matrix(y, kTokens, rows.size()));
     for (int64_t t = 0; t < kTokens; ++t) {

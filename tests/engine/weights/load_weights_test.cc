@@ -99,9 +99,13 @@ TEST(LoadVectorTest, GivesFloat32OfEveryStoredType) {
 
 TEST(PackedTypeForTest, Float32ComputeKeepsTheStoredTypeOthersConvert) {
   for (DType stored : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
-    EXPECT_EQ(PackedTypeFor(stored, DType::kFloat32), stored);
-    EXPECT_EQ(PackedTypeFor(stored, DType::kBFloat16), DType::kBFloat16);
-    EXPECT_EQ(PackedTypeFor(stored, DType::kFloat16), DType::kFloat16);
+    const Device gpu = {DeviceKind::kCuda, 0};
+    EXPECT_EQ(PackedTypeFor(stored, DType::kFloat32, Device()), stored);
+    EXPECT_EQ(PackedTypeFor(stored, DType::kFloat32, gpu), DType::kFloat32);  // what its matmul takes
+    for (const Device device : {Device(), gpu}) {
+      EXPECT_EQ(PackedTypeFor(stored, DType::kBFloat16, device), DType::kBFloat16);
+      EXPECT_EQ(PackedTypeFor(stored, DType::kFloat16, device), DType::kFloat16);
+    }
   }
 }
 

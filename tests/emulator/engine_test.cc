@@ -1,0 +1,209 @@
+// The whole engine with --device cuda, on the emulated GPU: the reference's tokens over every kind of sharding; its
+// recorded decode steps; its memory.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/emulator/emulator.h"
+#include "tests/emulator/gpu_engine.h"
+
+namespace cairn {
+namespace {
+
+using testing::HasSubstr;
+
+// The checkpoint's reference prompts, `tokens` greedy tokens each.
+std::vector<Request> ReferenceRequests(const nlohmann::json& expected, int32_t tokens) {
+  std::vector<Request> requests;
+  for (const auto& c : expected["cases"]) {
+    requests.push_back(
+        GreedyRequest(absl::StrCat("case", requests.size()), c["prompt_ids"].get<std::vector<int32_t>>(), tokens));
+    requests.back().sampling.logprobs = 1;
+  }
+  return requests;
+}
+
+// --- Tokens ---
+
+struct Case {
+  const char* family;
+  ParallelSizes sizes;
+  int32_t tokens_per_step;  // fewer than some prompts have: these come in chunks
+};
+
+class GpuTokensTest : public testing::TestWithParam<Case> {};
+
+TEST_P(GpuTokensTest, AreTheReferences) {
+  constexpr int32_t kTokens = 10;
+  const Case& c = GetParam();
+  const nlohmann::json expected = ReadJson(absl::StrCat(CheckpointDir(c.family), "/expected.json"));
+  EngineOptions options = GpuOptions(c.family, c.sizes);
+  options.max_num_batched_tokens = c.tokens_per_step;
+  const HarnessResult result = Answer(options, ReferenceRequests(expected, kTokens));
+  for (size_t i = 0; i < expected["cases"].size(); ++i) {
+    const auto reference = expected["cases"][i]["greedy_ids"].get<std::vector<int32_t>>();
+    const Completion& answer = result.outputs.at(absl::StrCat("case", i)).completions[0];
+    EXPECT_EQ(answer.token_ids, std::vector<int32_t>(reference.begin(), reference.begin() + kTokens)) << i;
+    for (int32_t t = 0; t < kTokens; ++t) {
+      EXPECT_NEAR(answer.logprobs[t].logprob, expected["cases"][i]["greedy_logprobs"][t].get<double>(), 5e-4) << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, GpuTokensTest,
+                         testing::Values(Case{"llama3", {1, 1, 1}, 128}, Case{"llama3", {2, 1, 1}, 128},
+                                         Case{"llama3", {1, 2, 1}, 128}, Case{"llama3", {2, 2, 1}, 24},
+                                         Case{"qwen2", {2, 1, 1}, 128}, Case{"qwen3", {1, 1, 1}, 128},
+                                         Case{"mistral", {1, 1, 1}, 24}),
+                         [](const auto& info) {
+                           return absl::StrCat(info.param.family, "_tp", info.param.sizes.tp, "_pp",
+                                               info.param.sizes.pp, "_step", info.param.tokens_per_step);
+                         });
+
+// In bfloat16, stored as such: near the CPU's, which rounds in the same places; sums over ranks in float32.
+TEST(GpuEngineTest, BFloat16IsNearTheCpu) {
+  const nlohmann::json expected = ReadJson(CheckpointDir("llama3") + "/expected.json");
+  std::vector<Request> requests = ReferenceRequests(expected, 2);
+  for (Request& request : requests) request.sampling.logprobs = 4;
+  EngineOptions options = GpuOptions("llama3");
+  options.dtype = "bfloat16";
+  options.device = "cpu";
+  const HarnessResult cpu = Answer(options, requests);
+  options.device = "cuda";
+  for (const int tp : {1, 2}) {
+    options.parallel.tp = tp;
+    const HarnessResult gpu = Answer(options, requests);
+    for (const auto& [id, output] : cpu.outputs) {
+      const TokenLogprob &wanted = output.completions[0].logprobs[0],
+                         &found = gpu.outputs.at(id).completions[0].logprobs[0];
+      for (size_t k = 0; k < 4; ++k) EXPECT_NEAR(found.top[k].second, wanted.top[k].second, 0.05) << id << " tp " << tp;
+    }
+  }
+}
+
+// --- Recorded steps ---
+
+TEST(GpuGraphsTest, ReplayedStepsGiveTheSameBits) {
+  EngineOptions options = GpuOptions("qwen3");
+  options.max_num_seqs = 5;  // recorded with 1, 2, 4 and 5 rows: three sequences are a step of four
+  options.enforce_eager = true;
+  const HarnessResult eager = Answer(options, MixedRequests());
+  EXPECT_EQ(eager.stats.recorded_steps, 0);
+  EXPECT_EQ(eager.stats.replayed_steps, 0);
+  options.enforce_eager = false;
+  const HarnessResult recorded = Answer(options, MixedRequests());
+  EXPECT_EQ(recorded.stats.recorded_steps, 4);
+  EXPECT_GT(recorded.stats.replayed_steps, 15);
+  ExpectSameBits(eager, recorded);
+}
+
+// With pipeline stages; with ranks that share layers only where their communicator is on the stream.
+TEST(GpuGraphsTest, StagesRecordRanksThatSpeakThroughTheHostDoNot) {
+  EngineOptions options = GpuOptions("llama3", {1, 2, 1});
+  options.enforce_eager = true;
+  const HarnessResult eager = Answer(options, MixedRequests());
+  options.enforce_eager = false;
+  const HarnessResult recorded = Answer(options, MixedRequests());
+  EXPECT_GT(recorded.stats.replayed_steps, 0);
+  ExpectSameBits(eager, recorded);
+  options.parallel = {2, 1, 1};
+  EXPECT_EQ(Answer(options, MixedRequests()).stats.recorded_steps, 0);
+}
+
+// Beyond one span of attention a step is another kind: it is recorded when it first comes.
+TEST(GpuGraphsTest, LongSequencesAreRecordedAnew) {
+  EngineOptions options = GpuOptions("llama3");
+  options.max_model_len = 280;
+  options.max_num_seqs = 1;
+  std::vector<int32_t> prompt(248);
+  for (size_t j = 0; j < prompt.size(); ++j) prompt[j] = static_cast<int32_t>(j * 11 % 290);
+  const Request request = GreedyRequest("long", prompt, 16);
+  const HarnessResult recorded = Answer(options, {request});
+  EXPECT_EQ(recorded.stats.recorded_steps, 2);
+  EXPECT_EQ(recorded.stats.replayed_steps, 14);  // of the 15 decode steps the ninth was recorded
+  options.device = "cpu";
+  EXPECT_EQ(Answer(options, {request}).outputs.at("long").completions[0].token_ids,
+            recorded.outputs.at("long").completions[0].token_ids);
+}
+
+// --- Memory ---
+
+TEST(GpuMemoryTest, NothingIsAllocatedOnceTheEngineStands) {
+  for (const bool eager : {false, true}) {
+    EngineOptions options = GpuOptions("llama3");
+    options.enforce_eager = eager;
+    auto engine = Engine::CreateLocal(options);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    const int64_t before = cuda_emulator::NumAllocations();
+    for (const Request& request : MixedRequests()) ASSERT_TRUE((*engine)->Add(request).ok());
+    while ((*engine)->HasWork()) ASSERT_TRUE((*engine)->Step().ok());
+    EXPECT_EQ(cuda_emulator::NumAllocations(), before) << (eager ? "eager" : "recorded");
+  }
+}
+
+TEST(GpuMemoryTest, TheCacheFillsTheShareThatIsAllowed) {
+  EngineOptions options = GpuOptions("llama2");
+  options.kv_cache_memory_bytes = 0;
+  options.max_model_len = 512;
+  options.max_num_seqs = 180;  // more than fit: 1.08 MB each
+  options.max_num_batched_tokens = 180;
+  options.enforce_eager = true;
+  constexpr size_t kMemory = size_t{192} << 20;
+  for (const double share : {0.5, 0.9}) {
+    for (const int ranks : {1, 2}) {  // which share the one GPU
+      if (share == 0.5 && ranks == 2) continue;
+      options.gpu_memory_utilization = share;
+      options.parallel.pp = ranks;
+      cuda_emulator::SetDeviceMemory(kMemory);
+      std::vector<RankInfo> infos;
+      const auto statuses = RunThreadRanks(ranks, [&](ControlChannel& world) -> absl::Status {
+        CAIRN_ASSIGN_OR_RETURN(ProcessGroups groups, MakeProcessGroups(&world, options.parallel));
+        CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(options, std::move(groups)));
+        if (world.rank() == 0) infos = engine->ranks();
+        return world.Barrier();
+      });
+      for (const absl::Status& status : statuses) ASSERT_TRUE(status.ok()) << status;
+      cuda_emulator::SetDeviceMemory(SIZE_MAX);
+      double weights = 0, cache = 0;
+      for (const RankInfo& info : infos) {
+        weights += static_cast<double>(info.weight_bytes);
+        cache += static_cast<double>(info.kv_blocks * info.kv_block_bytes);
+      }
+      // What else there is: activations, tables on their way, cuBLASLt's workspace.
+      const double others = share * kMemory - weights - cache;
+      EXPECT_GT(others, 0) << share << " " << ranks;
+      EXPECT_LT(others, 60e6 * ranks) << share << " " << ranks;
+    }
+  }
+}
+
+TEST(GpuMemoryTest, SaysWhatIsMissing) {
+  EngineOptions options = GpuOptions("llama3");
+  options.kv_cache_memory_bytes = 0;
+  options.gpu_memory_utilization = 0.1;
+  cuda_emulator::SetDeviceMemory(size_t{128} << 20);
+  const absl::Status status = Engine::CreateLocal(options).status();
+  cuda_emulator::SetDeviceMemory(SIZE_MAX);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--gpu-memory-utilization"));
+}
+
+// --- The choice of the device ---
+
+TEST(GpuDeviceTest, AutoIsTheGpu) {
+  EngineOptions options = GpuOptions("llama3");
+  options.device = "auto";
+  const auto engine = Engine::CreateLocal(options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->options().device, "cuda");
+  EXPECT_EQ((*engine)->ranks().at(0).device, "cuda:0");
+}
+
+}  // namespace
+}  // namespace cairn
