@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/flags/flag.h"
+#include "absl/flags/reflection.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -152,10 +153,22 @@ absl::Status CheckCounts(const EvalOptions& options) {
   return absl::OkStatus();
 }
 
+// All of the group but where it runs, and what seeds has.
+std::vector<std::pair<std::string, std::string>> ModelFlags() {
+  std::vector<std::pair<std::string, std::string>> flags;
+  for (const FlagEntry& entry : kModelFlags.flags) {
+    const std::string name = entry.spelled();
+    if (name == "device" || name == "seed") continue;
+    flags.emplace_back(name, absl::FindCommandLineFlag(entry.name)->CurrentValue());
+  }
+  return flags;
+}
+
 }  // namespace
 
 absl::StatusOr<EvalOptions> EvalOptionsFromFlags() {
   EvalOptions options;
+  options.model_flags = ModelFlags();
   options.task.name = absl::GetFlag(FLAGS_task);
   options.task.file = absl::GetFlag(FLAGS_eval_input_file);
   options.task.num_questions = absl::GetFlag(FLAGS_num_questions);

@@ -19,7 +19,8 @@ extern const FlagGroup kEvalFlags, kEvalSamplingFlags, kEvalSweepFlags;
 enum class ChatTemplateUse { kAuto, kOn, kOff };
 
 struct EvalOptions {
-  TaskOptions task;  // model, seed and count_tokens are the caller's
+  TaskOptions task;                                              // model, seed and count_tokens are the caller's
+  std::vector<std::pair<std::string, std::string>> model_flags;  // the model group's that decide an answer
   std::string output_dir;
   bool resume = false, overwrite = false;
   std::string prompt_template;  // "": the task's

@@ -289,6 +289,22 @@ TEST_F(EvalTest, TheShadowOfTheFullCacheIsTheSameOverRanks) {
   EXPECT_THAT(RunCairn(2, Arguments("dp", {"--shadow-full", "-dp", "2"})).err, HasSubstr("--shadow-full with"));
 }
 
+// The shipped model: what a full cache answers, and what recent tokens alone do not.
+TEST_F(EvalTest, TheDemoModelOnItsHeldOutProblems) {
+  const CommandResult result =
+      RunCairn(0, {"eval", "--model", std::string(CAIRN_SOURCE_DIR) + "/models/demo", "--task=demo",
+                   "--num-questions=3", "-o", Path("out"), "--max-num-seqs=4", "--max-model-len=1024",
+                   "--kv-compression=streamingllm", "--kv-budget=10%", "--kv-buffer=32"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = Report("out");
+  EXPECT_NEAR(report["mean_full_length"].get<double>(), 506, 2);
+  EXPECT_EQ(report["results"][0]["right"], 3);
+  EXPECT_EQ(report["results"][0]["cut_by_length"], 0);
+  EXPECT_EQ(report["results"][1]["right"], 0);
+  EXPECT_EQ(report["results"][1]["against_full_cache"]["lost"].size(), 3u);
+  EXPECT_FALSE(report["oracle"].empty());
+}
+
 TEST_F(EvalTest, AConfigFileHoldsASweep) {
   WriteTask(4);
   const std::string config = Write("sweep.yaml",
