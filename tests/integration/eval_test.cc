@@ -318,5 +318,19 @@ TEST_F(EvalTest, AConfigFileHoldsASweep) {
   EXPECT_EQ(Report("out")["questions"], 2);
 }
 
+// launcher/quickstart.sh, with fewer and shorter problems.
+TEST_F(EvalTest, TheDemoModelThinksInACompressedCache) {
+  const std::string source = CAIRN_SOURCE_DIR;
+  const CommandResult result =
+      RunCairn(4, {"eval", "--config", source + "/configs/runs/demo.yaml", "--model", source + "/models/demo",
+                   "--lengths=500", "--num-questions=4", "-o", Path("out")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json results = Report("out")["results"];
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_EQ(results[0]["accuracy"], 1);
+  EXPECT_GE(results[1]["accuracy"], 0.5);
+  EXPECT_LT(results[1]["mean_kv_bytes"].get<double>(), 0.3 * results[0]["mean_kv_bytes"].get<double>());
+}
+
 }  // namespace
 }  // namespace cairn
