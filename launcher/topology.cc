@@ -47,7 +47,7 @@ std::string WithCommas(int64_t number) {
   std::string digits = absl::StrCat(number);
   for (size_t at = digits.size(); at > 3;) {
     at -= 3;
-    digits.insert(at, ",");
+    digits.insert(at, 1, ',');
   }
   return digits;
 }
@@ -63,7 +63,7 @@ std::string KvCacheLines(const KvCapacity& capacity, const EngineOptions& option
     absl::StrAppendFormat(&lines, ", compressed by %s to %d + %d: %.2fx", compression.algorithm, compression.budget,
                           compression.buffer, capacity.compressed_concurrency);
   }
-  return lines + "\n";
+  return absl::StrCat(lines, "\n");
 }
 
 }  // namespace cairn
