@@ -51,6 +51,17 @@ void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps,
   });
 }
 
+void AddRmsNorm(Context& context, const Tensor& hidden, const Tensor& update, const Tensor& weight, float eps,
+                const Tensor& normed) {
+  const Kernels& kernels = context.cpu_kernels();
+  const Format round = ActivationFormat(context);
+  const int64_t C = hidden.dim(1);
+  ParallelRows(context, hidden.dim(0), 2 * C, [&](int64_t t) {
+    kernels.add(Row(hidden, t), Row(update, t), C, round, Row(hidden, t));
+    kernels.rms_norm(Row(hidden, t), weight.data<float>(), C, eps, round, Row(normed, t));
+  });
+}
+
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {
   const Kernels& kernels = context.cpu_kernels();
   const Format round = ActivationFormat(context);

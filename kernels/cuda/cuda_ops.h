@@ -30,6 +30,8 @@ void SampleTokens(Context& context, const Tensor& logits, int64_t vocab_begin, i
                   const Tensor& tokens);
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y);
+void AddRmsNorm(Context& context, const Tensor& hidden, const Tensor& update, const Tensor& weight, float eps,
+                const Tensor& normed);
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale);
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);

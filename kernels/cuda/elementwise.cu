@@ -28,6 +28,33 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// x + y, where y is rounded to x's type before it is added.
+template <typename T, typename U>
+__device__ __forceinline__ T Added(T x, U y) {
+  return FromFloat<T>(ToFloat(x) + ToFloat(FromFloat<T>(ToFloat(y))));
+}
+
+// One block a row: hidden += update, then RmsNormKernel's sums in its order. A thread
+// reads again only what it has written itself.
+template <typename T, typename U>
+__global__ void __launch_bounds__(kThreads) AddRmsNormKernel(RowView<T> hidden, RowView<const U> update,
+                                                             const float* weight, float eps, RowView<T> normed, int n) {
+  T* stream = hidden.row(blockIdx.x);
+  const U* term = update.row(blockIdx.x);
+  T* out = normed.row(blockIdx.x);
+  float squares = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+    const T sum = Added<T>(stream[i], term[i]);
+    stream[i] = sum;
+    const float value = ToFloat(sum);
+    squares += value * value;
+  }
+  const float scale = 1.0f / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(n) + eps);
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+    out[i] = FromFloat<T>(ToFloat(stream[i]) * scale * weight[i]);
+  }
+}
+
 // One block a row; a thread turns pair i of every head by the same angle.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -56,12 +83,12 @@ __global__ void __launch_bounds__(kThreads) SwiGluKernel(RowView<const T> gate_u
   y.row(blockIdx.x)[i] = FromFloat<T>(gate / (1.0f + expf(-gate)) * up);
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) AddKernel(RowView<T> x, RowView<const T> y, int n) {
+template <typename T, typename U>
+__global__ void __launch_bounds__(kThreads) AddKernel(RowView<T> x, RowView<const U> y, int n) {
   const int i = Column();
   if (i >= n) return;
   T& sum = x.row(blockIdx.x)[i];
-  sum = FromFloat<T>(ToFloat(sum) + ToFloat(y.row(blockIdx.x)[i]));
+  sum = Added<T>(sum, y.row(blockIdx.x)[i]);
 }
 
 template <typename T>
@@ -87,6 +114,18 @@ LaunchShape ByColumns(const Tensor& tensor) {
   return {dim3(static_cast<unsigned>(tensor.dim(0)), Blocks(tensor.dim(1), kThreads)), kThreads};
 }
 
+// launch(T(), U()) for activations T and what is added to them, which may be float32.
+template <typename Function>
+void WithUpdate(DType activation, DType update, const Function& launch) {
+  WithType(activation, [&](auto element) {
+    if (update == DType::kFloat32) {
+      launch(element, float());
+    } else {
+      launch(element, element);
+    }
+  });
+}
+
 }  // namespace
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
@@ -96,6 +135,19 @@ void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps,
     using T = decltype(element);
     CAIRN_LAUNCH(RmsNormKernel<T>, context.cuda().stream(), shape, ViewRows<const T>(x),
                  static_cast<const float*>(weight.data<float>()), eps, ViewRows<T>(y), n, per_row);
+  });
+}
+
+void AddRmsNorm(Context& context, const Tensor& hidden, const Tensor& update, const Tensor& weight, float eps,
+                const Tensor& normed) {
+  const int n = static_cast<int>(weight.dim(0));
+  const LaunchShape shape = {static_cast<unsigned>(hidden.dim(0)), kThreads};
+  WithUpdate(hidden.dtype(), update.dtype(), [&](auto element, auto term) {
+    using T = decltype(element);
+    using U = decltype(term);
+    CAIRN_LAUNCH((AddRmsNormKernel<T, U>), context.cuda().stream(), shape, ViewRows<T>(hidden),
+                 ViewRows<const U>(update), static_cast<const float*>(weight.data<float>()), eps, ViewRows<T>(normed),
+                 n);
   });
 }
 
@@ -119,9 +171,10 @@ void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
 }
 
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
-  WithType(x.dtype(), [&](auto element) {
+  WithUpdate(x.dtype(), y.dtype(), [&](auto element, auto update) {
     using T = decltype(element);
-    CAIRN_LAUNCH(AddKernel<T>, context.cuda().stream(), ByColumns(x), ViewRows<T>(x), ViewRows<const T>(y),
+    using U = decltype(update);
+    CAIRN_LAUNCH((AddKernel<T, U>), context.cuda().stream(), ByColumns(x), ViewRows<T>(x), ViewRows<const U>(y),
                  static_cast<int>(x.dim(1)));
   });
 }

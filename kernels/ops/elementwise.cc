@@ -4,6 +4,15 @@
 #include "kernels/ops/dispatch.h"
 
 namespace cairn {
+namespace {
+
+// What is added to activations: such, or a sum that has not been rounded to them yet.
+void CheckUpdate(const char* op, const char* name, const Context& context, const Tensor& update) {
+  const DType dtype = update.dtype() == DType::kFloat32 ? DType::kFloat32 : context.storage_dtype();
+  CheckOperand(op, name, context, update, dtype, 2);
+}
+
+}  // namespace
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
   const int last = x.rank() - 1;
@@ -15,6 +24,21 @@ void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps,
   for (int dim = 0; dim <= last; ++dim) CheckDim("RmsNorm", "y", y, dim, x.dim(dim));
   if (y.num_elements() == 0) return;
   CAIRN_DISPATCH(context, RmsNorm, x, weight, eps, y);
+}
+
+void AddRmsNorm(Context& context, const Tensor& hidden, const Tensor& update, const Tensor& weight, float eps,
+                const Tensor& normed) {
+  CheckActivation("AddRmsNorm", "hidden", context, hidden, 2);
+  CheckUpdate("AddRmsNorm", "update", context, update);
+  CheckOperand("AddRmsNorm", "weight", context, weight, DType::kFloat32, 1);
+  CheckActivation("AddRmsNorm", "normed", context, normed, 2);
+  CheckDim("AddRmsNorm", "weight", weight, 0, hidden.dim(1));
+  for (int dim : {0, 1}) {
+    CheckDim("AddRmsNorm", "update", update, dim, hidden.dim(dim));
+    CheckDim("AddRmsNorm", "normed", normed, dim, hidden.dim(dim));
+  }
+  if (hidden.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, AddRmsNorm, hidden, update, weight, eps, normed);
 }
 
 void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tensor& inv_freq, float attention_scale) {
@@ -39,7 +63,7 @@ void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
 
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y) {
   CheckActivation("AddInPlace", "x", context, x, 2);
-  CheckActivation("AddInPlace", "y", context, y, 2);
+  CheckUpdate("AddInPlace", "y", context, y);
   CheckDim("AddInPlace", "y", y, 0, x.dim(0));
   CheckDim("AddInPlace", "y", y, 1, x.dim(1));
   if (x.num_elements() == 0) return;

@@ -16,6 +16,13 @@ namespace cairn {
 // norm per head: Qwen3's q and k); they may be the same. weight [C] f32.
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y);
 
+// hidden += update, then normed = RmsNorm(hidden): the end of one sublayer and the beginning of the next in one pass
+// over the residual stream, with the bits of AddInPlace and RmsNorm. hidden, normed [T, C], which do not overlap;
+// weight [C] f32; update [T, C] activations, or (where those are of 16 bits in memory) float32: a sum over ranks, which
+// is rounded to the activation type before it is added.
+void AddRmsNorm(Context& context, const Tensor& hidden, const Tensor& update, const Tensor& weight, float eps,
+                const Tensor& normed);
+
 // Rotary embedding, in place (arXiv 2104.09864; Hugging Face's half-split layout: dimension i pairs with i + d/2).
 // x [T, heads, d], positions [T] int32, inv_freq [d/2] f32. Angles are position * inv_freq in float32, as Hugging Face
 // computes them; `attention_scale` multiplies cos and sin (1 except for some scaled variants).
@@ -25,7 +32,7 @@ void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tens
 // y = silu(gate) * up (arXiv 2002.05202). gate_up [T, 2 I], the gate first; y [T, I].
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y);
 
-// x += y, both [T, C].
+// x += y, both [T, C]; y as AddRmsNorm's update.
 void AddInPlace(Context& context, const Tensor& x, const Tensor& y);
 
 // y = x [T, C] f32 rounded to the activation type: what a matmul with round_output does, for sums made outside of one.

@@ -59,6 +59,39 @@ TEST_P(RmsNormTest, SpreadsNanOverItsRowOnly) {
   }
 }
 
+class AddRmsNormTest : public OpTest {};
+CAIRN_OP_TEST_SUITE(AddRmsNormTest);
+
+// A sublayer's sum over ranks comes unrounded where activations have 16 bits in memory, as activations otherwise.
+TEST_P(AddRmsNormTest, HasTheBitsOfTheSingleOps) {
+  Random random(9);
+  for (DType activation : kFloatTypes) {
+    for (int64_t C : kWidths) {
+      for (bool sum : {false, true}) {
+        if (sum && (on_cpu() || activation == DType::kFloat32)) continue;
+        auto c = context(3, activation);
+        const int64_t T = 7;
+        const float eps = 1e-5f;
+        Rows hidden = Rows::Normal(random, T, C, 3, activation), weight = Rows::Normal(random, 1, C);
+        Rows update = Rows::Normal(random, T, C, 1, sum ? DType::kFloat32 : activation), rounded = update;
+        for (int64_t t = 0; t < T; ++t) {
+          for (int64_t i = 0; i < C; ++i) rounded.at(t, i) = RoundTo(activation, update.at(t, i));
+        }
+        Rows added = hidden, normed(T, C, 2), fused_normed(T, C, 2);
+        Operands on(*c);
+        AddInPlace(*c, on(added), on(rounded));
+        RmsNorm(*c, on(added), on.F32(weight).Reshape({C}), eps, on(normed));
+        AddRmsNorm(*c, on(hidden), sum ? on.F32(update) : on(update), on.F32(weight).Reshape({C}), eps,
+                   on(fused_normed));
+        on.Fetch();
+        EXPECT_TRUE(SameBits(hidden, added)) << "C " << C;
+        EXPECT_TRUE(SameBits(fused_normed, normed)) << "C " << C;
+        EXPECT_TRUE(hidden.GapsIntact() && fused_normed.GapsIntact());
+      }
+    }
+  }
+}
+
 class RopeTest : public OpTest {};
 CAIRN_OP_TEST_SUITE(RopeTest);
 
@@ -188,7 +221,16 @@ TEST_P(AddInPlaceTest, AddsAndRoundsOnce) {
       Rows x = Rows::Normal(random, T, C, 3, activation), y = Rows::Normal(random, T, C, 1, activation), sum = x;
       Operands on(*c);
       AddInPlace(*c, on(sum), on(y));
+      // A sum over ranks, where that is of another type in memory.
+      Rows unrounded = Rows::Normal(random, T, C), other = x;
+      const bool wider = !on_cpu() && activation != DType::kFloat32;
+      if (wider) AddInPlace(*c, on(other), on.F32(unrounded));
       on.Fetch();
+      for (int64_t t = 0; t < T && wider; ++t) {
+        for (int64_t i = 0; i < C; ++i) {
+          ASSERT_EQ(other.at(t, i), RoundTo(activation, x.at(t, i) + RoundTo(activation, unrounded.at(t, i))));
+        }
+      }
       for (int64_t t = 0; t < T; ++t) {
         for (int64_t i = 0; i < C; ++i) ASSERT_EQ(sum.at(t, i), RoundTo(activation, x.at(t, i) + y.at(t, i)));
       }
