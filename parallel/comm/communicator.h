@@ -9,7 +9,10 @@
 #ifndef CAIRN_PARALLEL_COMM_COMMUNICATOR_H_
 #define CAIRN_PARALLEL_COMM_COMMUNICATOR_H_
 
+#include <cstddef>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/core/tensor.h"
 
 namespace cairn {
@@ -38,6 +41,13 @@ class Communicator {
   // a rank that sends can go on computing. Recv waits, for exactly data.size_bytes(). Order is kept per pair.
   virtual absl::Status Send(const Tensor& data, int destination) = 0;
   virtual absl::Status Recv(const Tensor& data, int source) = 0;
+
+  // On a GPU, whose operations run behind the host: until all that its stream has been given is done, or an error, or
+  // the timeout. Before what depends on the ranks is read. On host memory operations are done when they return.
+  virtual absl::Status Synchronize() { return absl::OkStatus(); }
+  // Memory in which AllReduce is quickest, for as long as the communicator lives; null where any will do. Collective;
+  // the same size on every rank.
+  virtual absl::StatusOr<void*> AllocateForReduce(size_t /*bytes*/) { return nullptr; }
 };
 
 }  // namespace cairn

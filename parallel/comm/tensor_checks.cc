@@ -10,6 +10,10 @@ absl::Status CheckHostTensor(const char* operation, const Tensor& data) {
     return absl::InvalidArgumentError(
         absl::StrCat(operation, ": the tensor is in device memory; this communicator ", "moves host memory"));
   }
+  return CheckWhole(operation, data);
+}
+
+absl::Status CheckWhole(const char* operation, const Tensor& data) {
   if (!data.is_contiguous()) {
     return absl::InvalidArgumentError(absl::StrCat(operation, ": the tensor is not contiguous: rows of ",
                                                    data.row_elements(), " elements lie ", data.row_stride(), " apart"));
@@ -22,6 +26,10 @@ absl::Status CheckHostTensor(const char* operation, const Tensor& data) {
 
 absl::Status CheckReducible(const char* operation, const Tensor& data) {
   CAIRN_RETURN_IF_ERROR(CheckHostTensor(operation, data));
+  return CheckReducibleType(operation, data);
+}
+
+absl::Status CheckReducibleType(const char* operation, const Tensor& data) {
   if (data.dtype() != DType::kFloat32 && data.dtype() != DType::kInt64) {
     return absl::InvalidArgumentError(
         absl::StrCat(operation, ": expected float32 or int64, got ", DTypeName(data.dtype())));
@@ -32,6 +40,10 @@ absl::Status CheckReducible(const char* operation, const Tensor& data) {
 absl::Status CheckGathered(const char* operation, const Tensor& in, const Tensor& out, int size) {
   CAIRN_RETURN_IF_ERROR(CheckHostTensor(operation, in));
   CAIRN_RETURN_IF_ERROR(CheckHostTensor(operation, out));
+  return CheckGatheredShape(operation, in, out, size);
+}
+
+absl::Status CheckGatheredShape(const char* operation, const Tensor& in, const Tensor& out, int size) {
   if (out.dtype() != in.dtype() || out.num_elements() != size * in.num_elements()) {
     return absl::InvalidArgumentError(absl::StrCat(operation, ": expected an output of ", size, " x ",
                                                    in.num_elements(), " ", DTypeName(in.dtype()), ", got ",

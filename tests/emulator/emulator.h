@@ -46,6 +46,8 @@ bool HasRaceCheck();
 int64_t NumAllocations();
 // Bytes of device memory that cudaMalloc can still give out; for tests of running out. SIZE_MAX: the default, 4 GiB.
 void SetDeviceMemory(size_t bytes);
+// GPUs that cudaGetDeviceCount finds from now on: 1 unless told. They share their memory; streams belong to one.
+void SetDeviceCount(int count);
 
 }  // namespace cuda_emulator
 

@@ -6,10 +6,13 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -24,9 +27,11 @@
 
 namespace {
 
-// A piece of a stream: wait for an event, run, reach an event.
+// A piece of a stream: wait for an event, wait for other ranks, run, reach an event.
 struct Work {
   std::function<std::string()> run;
+  std::function<bool()> ready = nullptr;
+  bool is_ready = false;  // it has said so
   cudaEvent_t wait = nullptr, reach = nullptr;
   uint64_t wait_count = 0, reach_count = 0;
 };
@@ -55,6 +60,7 @@ struct CUstream_st {
   std::deque<Work> queue;
   cudaGraph_t capture = nullptr;
   bool captures_first = false;  // began the capture
+  int device = 0;
 };
 
 namespace cuda_emulator {
@@ -69,8 +75,25 @@ std::string error_text;
 int64_t num_allocations = 0;
 thread_local std::string next_kernel = "?";
 thread_local int current_device = 0;
+int num_devices = 1;
 
-using Guard = std::lock_guard<std::recursive_mutex>;
+std::recursive_mutex& Mutex() {
+  static std::recursive_mutex mutex;
+  return mutex;
+}
+int lock_depth = 0;  // how often the thread that is inside holds it
+
+constexpr auto kTurn = std::chrono::microseconds(50);
+
+// Other threads may come in meanwhile.
+void LetOthersIn() {
+  const int depth = lock_depth;
+  lock_depth = 0;
+  for (int i = 0; i < depth; ++i) Mutex().unlock();
+  std::this_thread::sleep_for(kTurn);
+  for (int i = 0; i < depth; ++i) Mutex().lock();
+  lock_depth = depth;
+}
 
 cudaStream_t StreamOf(cudaStream_t stream) { return stream != nullptr ? stream : &null_stream; }
 
@@ -80,22 +103,23 @@ cudaError_t Result(cudaError_t error) {
   return error;
 }
 
-void RunWork(const Work& work);
+bool Advance(cudaStream_t stream, cudaEvent_t until = nullptr, uint64_t count = 0);
 
-// Runs the stream's work: all of it, or until the event has been reached.
-void Drain(cudaStream_t stream, cudaEvent_t until = nullptr, uint64_t count = 0) {
-  const DeviceAccess access;
-  while (!stream->queue.empty() && sticky_error == cudaSuccess) {
-    if (until != nullptr && until->reached >= count) return;
-    const Work work = std::move(stream->queue.front());
-    stream->queue.pop_front();
-    RunWork(work);
+// Asks what the front of a stream waits for. Opens no memory: threads that wait ask all the time.
+bool IsHeldUp(cudaStream_t stream) {
+  Work& front = stream->queue.front();
+  if (front.wait != nullptr && front.wait->reached < front.wait_count &&
+      !Advance(front.wait->stream, front.wait, front.wait_count)) {
+    return true;
   }
+  if (front.ready && !front.is_ready) front.is_ready = front.ready();
+  return front.ready && !front.is_ready;
 }
 
-void RunWork(const Work& work) {
-  if (work.wait != nullptr && work.wait->reached < work.wait_count)
-    Drain(work.wait->stream, work.wait, work.wait_count);
+void RunFront(cudaStream_t stream) {
+  const DeviceAccess access;
+  const Work work = std::move(stream->queue.front());
+  stream->queue.pop_front();
   if (work.run) {
     const std::string error = work.run();
     if (!error.empty()) {
@@ -106,9 +130,44 @@ void RunWork(const Work& work) {
   if (work.reach != nullptr) work.reach->reached = work.reach_count;
 }
 
+// Runs the stream's work: all of it, or until the event has been reached. False where it waits for other ranks.
+bool Advance(cudaStream_t stream, cudaEvent_t until, uint64_t count) {
+  std::optional<DeviceAccess> access;
+  while (!stream->queue.empty() && sticky_error == cudaSuccess) {
+    if (until != nullptr && until->reached >= count) return true;
+    if (IsHeldUp(stream)) return false;
+    if (!access.has_value()) access.emplace();
+    RunFront(stream);
+  }
+  return true;
+}
+
+// What GPUs do while the host waits: every stream goes on to the last of its work that other ranks may wait for.
+bool AdvanceRanks() {
+  bool any = false;
+  for (const cudaStream_t stream : std::vector<cudaStream_t>(streams.begin(), streams.end())) {
+    const auto waits = [](const Work& work) { return work.ready != nullptr; };
+    while (sticky_error == cudaSuccess && std::any_of(stream->queue.begin(), stream->queue.end(), waits) &&
+           !IsHeldUp(stream)) {
+      RunFront(stream);
+      any = true;
+    }
+  }
+  return any;
+}
+
+void Drain(cudaStream_t stream, cudaEvent_t until = nullptr, uint64_t count = 0) {
+  while (!Advance(stream, until, count)) {
+    if (!AdvanceRanks()) LetOthersIn();
+  }
+}
+
+// Of the current device.
 void DrainAll() {
   Drain(&null_stream);
-  for (cudaStream_t stream : streams) Drain(stream);
+  for (const cudaStream_t stream : std::vector<cudaStream_t>(streams.begin(), streams.end())) {
+    if (streams.count(stream) > 0 && stream->device == current_device) Drain(stream);
+  }
 }
 
 cudaError_t Push(cudaStream_t stream, Work work) {
@@ -209,20 +268,36 @@ bool IsValid(const cudaLaunchConfig_t& config, const void* kernel) {
 
 }  // namespace
 
-std::recursive_mutex& Lock() {
-  static std::recursive_mutex mutex;
-  return mutex;
+Guard::Guard() {
+  Mutex().lock();
+  ++lock_depth;
+}
+Guard::~Guard() {
+  --lock_depth;
+  Mutex().unlock();
 }
 
 cudaError_t Enqueue(cudaStream_t stream, std::function<std::string()> work) {
-  const Guard guard(Lock());
+  const Guard guard;
   return Push(stream, {.run = std::move(work)});
 }
+
+cudaError_t EnqueueWhenReady(cudaStream_t stream, std::function<bool()> ready, std::function<std::string()> work) {
+  const Guard guard;
+  return Push(stream, {.run = std::move(work), .ready = std::move(ready)});
+}
+
+bool IsCapturing(cudaStream_t stream) {
+  const Guard guard;
+  return StreamOf(stream)->capture != nullptr;
+}
+
+int CurrentDevice() { return current_device; }
 
 void NameNextLaunch(const char* name) { next_kernel = name; }
 
 cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread_body) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (!IsValid(config, kernel)) return Result(cudaErrorInvalidConfiguration);
   auto grid = std::make_shared<Grid>(
       Grid{next_kernel, config.gridDim, config.blockDim, config.dynamicSmemBytes, std::move(thread_body)});
@@ -232,7 +307,7 @@ cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::fu
 std::string LastError() { return error_text; }
 
 void ResetErrors() {
-  const Guard guard(Lock());
+  const Guard guard;
   for (cudaStream_t stream : streams) stream->queue.clear();
   null_stream.queue.clear();
   last_error = sticky_error = cudaSuccess;
@@ -244,6 +319,7 @@ int64_t NumRaces() { return race::NumRaces(); }
 void SetRaceCheck(bool on) { race::Enable(on); }
 bool HasRaceCheck() { return race::HooksCalled(); }
 int64_t NumAllocations() { return num_allocations; }
+void SetDeviceCount(int count) { num_devices = count; }
 
 }  // namespace cuda_emulator
 
@@ -252,11 +328,11 @@ using namespace cuda_emulator;  // NOLINT: the functions below are the C interfa
 extern "C" {
 
 cudaError_t cudaGetLastError() {
-  const Guard guard(Lock());
+  const Guard guard;
   return sticky_error != cudaSuccess ? sticky_error : std::exchange(last_error, cudaSuccess);
 }
 cudaError_t cudaPeekAtLastError() {
-  const Guard guard(Lock());
+  const Guard guard;
   return sticky_error != cudaSuccess ? sticky_error : last_error;
 }
 const char* cudaGetErrorName(cudaError_t error) {
@@ -287,13 +363,16 @@ const char* cudaGetErrorString(cudaError_t error) {
   }
 }
 
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = num_devices, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) {
-  return Result(device == 0 ? (current_device = 0, cudaSuccess) : cudaErrorInvalidDevice);
+  const Guard guard;
+  if (device < 0 || device >= num_devices) return Result(cudaErrorInvalidDevice);
+  current_device = device;
+  return Result(cudaSuccess);
 }
 cudaError_t cudaGetDevice(int* device) { return *device = current_device, cudaSuccess; }
 cudaError_t cudaDeviceSynchronize() {
-  const Guard guard(Lock());
+  const Guard guard;
   if (AnyCapture()) return Result(cudaErrorStreamCaptureUnsupported);
   DrainAll();
   return Result(cudaSuccess);
@@ -313,16 +392,18 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   }
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return Result(cudaErrorInvalidDevice);
+  if (device < 0 || device >= num_devices) return Result(cudaErrorInvalidDevice);
   *properties = cudaDeviceProp();
   std::strcpy(properties->name, "emulated GPU");
+  properties->uuid.bytes[15] = static_cast<char>(device);
+  properties->pciBusID = device + 1;
   properties->major = 9;
   properties->multiProcessorCount = 4;
   properties->totalGlobalMem = DeviceBytesTotal();
   return Result(cudaSuccess);
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
-  const Guard guard(Lock());
+  const Guard guard;
   *free_bytes = DeviceBytesFree();
   *total = DeviceBytesTotal();
   return Result(cudaSuccess);
@@ -330,7 +411,7 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total) {
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return Result(cudaSuccess);
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > static_cast<int>(kMaxShared)) {
     return Result(cudaErrorInvalidValue);
@@ -340,7 +421,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  const Guard guard(Lock());
+  const Guard guard;
   ++num_allocations;
   if (AnyCapture()) return Result(cudaErrorStreamCaptureUnsupported);
   if (bytes == 0) return *memory = nullptr, Result(cudaSuccess);
@@ -348,13 +429,13 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return Result(*memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFree(void* memory) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (memory == nullptr) return Result(cudaSuccess);
   DrainAll();
   return Result(FreeDevice(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
-  const Guard guard(Lock());
+  const Guard guard;
   ++num_allocations;
   if (posix_memalign(memory, 4096, std::max<size_t>(bytes, 1)) != 0) return Result(cudaErrorMemoryAllocation);
   std::memset(*memory, 0xff, bytes);
@@ -362,7 +443,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
   return Result(cudaSuccess);
 }
 cudaError_t cudaFreeHost(void* memory) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (memory == nullptr) return Result(cudaSuccess);
   DrainAll();
   if (pinned.erase(static_cast<char*>(memory)) == 0) return Result(cudaErrorInvalidValue);
@@ -371,25 +452,25 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   return CopyAsync2D(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   return CopyAsync2D(to, to_pitch, from, from_pitch, width, height, kind, stream);
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-  const Guard guard(Lock());
+  const Guard guard;
   return CopyNow(to, bytes, from, bytes, bytes, 1, kind);
 }
 cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
                          cudaMemcpyKind kind) {
-  const Guard guard(Lock());
+  const Guard guard;
   return CopyNow(to, to_pitch, from, from_pitch, width, height, kind);
 }
 cudaError_t cudaMemset2DAsync(void* memory, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (width == 0 || height == 0) return Result(cudaSuccess);
   if (width > pitch || !IsAllocated(memory, (height - 1) * pitch + width)) return Result(cudaErrorInvalidValue);
   char* begin = static_cast<char*>(memory);
@@ -402,16 +483,17 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t 
   return cudaMemset2DAsync(memory, bytes, value, bytes, 1, stream);
 }
 cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
-  const Guard guard(Lock());
+  const Guard guard;
   const cudaError_t error = cudaMemsetAsync(memory, value, bytes, nullptr);
   if (error == cudaSuccess) Drain(&null_stream);
   return Result(error);
 }
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (flags != cudaStreamNonBlocking) return Result(cudaErrorInvalidValue);  // the project makes no other
   *stream = new CUstream_st;
+  (*stream)->device = current_device;
   streams.insert(*stream);
   return Result(cudaSuccess);
 }
@@ -419,44 +501,46 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return cudaStreamCreateWithPriority(stream, flags, 0);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   Drain(stream);
   streams.erase(stream);
   delete stream;
   return Result(cudaSuccess);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (StreamOf(stream)->capture != nullptr) return Result(cudaErrorStreamCaptureUnsupported);
   Drain(StreamOf(stream));
   return Result(cudaSuccess);
 }
-// Each question lets one piece of work run, so that polling comes to an end.
+// Each question lets one piece of work run, so that polling comes to an end; that of other ranks, where this stream
+// waits for them.
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   stream = StreamOf(stream);
   if (sticky_error != cudaSuccess || stream->queue.empty()) return Result(cudaSuccess);
-  const DeviceAccess access;
-  const Work work = std::move(stream->queue.front());
-  stream->queue.pop_front();
-  RunWork(work);
+  if (IsHeldUp(stream)) {
+    AdvanceRanks();
+  } else {
+    RunFront(stream);
+  }
   return sticky_error != cudaSuccess ? sticky_error : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  const Guard guard(Lock());
+  const Guard guard;
   *event = new CUevent_st;
   return Result(cudaSuccess);
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (event->stream != nullptr && event->reached < event->recorded) Drain(event->stream, event, event->recorded);
   delete event;
   return Result(cudaSuccess);
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   stream = StreamOf(stream);
   event->stream = stream;
   event->captured = stream->capture;
@@ -464,7 +548,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return Push(stream, {.run = nullptr, .reach = event, .reach_count = ++event->recorded});
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  const Guard guard(Lock());
+  const Guard guard;
   stream = StreamOf(stream);
   if (event->captured != nullptr) {  // the stream joins the capture, or the other one joins this
     if (stream->capture != nullptr && stream->capture != event->captured) return Result(cudaErrorStreamCaptureMerge);
@@ -480,13 +564,13 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return Push(stream, {.run = nullptr, .wait = event, .wait_count = event->recorded});
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (event->captured != nullptr) return Result(cudaErrorCapturedEvent);
   if (event->stream != nullptr) Drain(event->stream, event, event->recorded);
   return Result(cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (event->reached >= event->recorded) return Result(cudaSuccess);
   cudaStreamQuery(event->stream);
   return sticky_error != cudaSuccess ? sticky_error : cudaErrorNotReady;
@@ -497,7 +581,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
-  const Guard guard(Lock());
+  const Guard guard;
   if (stream == nullptr || stream->capture != nullptr) return Result(cudaErrorStreamCaptureUnsupported);
   stream->capture = new CUgraph_st;
   stream->capture->forbids_all = mode == cudaStreamCaptureModeGlobal;
@@ -505,7 +589,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
   return Result(cudaSuccess);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  const Guard guard(Lock());
+  const Guard guard;
   *graph = nullptr;
   if (stream->capture == nullptr || !stream->captures_first) return Result(cudaErrorIllegalState);
   cudaGraph_t captured = stream->capture;
@@ -520,17 +604,17 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return Result(cudaSuccess);
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  const Guard guard(Lock());
+  const Guard guard;
   *status = StreamOf(stream)->capture != nullptr ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return Result(cudaSuccess);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  const Guard guard(Lock());
+  const Guard guard;
   *executable = new CUgraphExec_st{graph->work};
   return Result(cudaSuccess);
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
-  const Guard guard(Lock());
+  const Guard guard;
   for (const Work& work : executable->work) {
     if (const cudaError_t error = Push(stream, work); error != cudaSuccess) return error;
   }
@@ -541,7 +625,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
-  const Guard guard(Lock());
+  const Guard guard;
   DrainAll();
   delete executable;
   return Result(cudaSuccess);
