@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/core/status_macros.h"
+#include "parallel/comm/device_groups.h"
 
 namespace cairn {
 namespace {
@@ -27,6 +28,7 @@ absl::Status EngineOptions::Validate() const {
   if (parallel.tp < 1) return Bad("tensor-parallel-size", parallel.tp, "at least 1");
   if (parallel.pp < 1) return Bad("pipeline-parallel-size", parallel.pp, "at least 1");
   if (parallel.dp < 1) return Bad("data-parallel-size", parallel.dp, "at least 1");
+  CAIRN_RETURN_IF_ERROR(ParseDeviceComm(comm).status());
   if (max_model_len < 0) return Bad("max-model-len", max_model_len, "at least 1, or 0 for the model's own");
   if (max_num_seqs < 1) return Bad("max-num-seqs", max_num_seqs, "at least 1");
   if (max_num_batched_tokens < max_num_seqs) {

@@ -20,6 +20,7 @@ struct EngineOptions {
   LoadFormat load_format = LoadFormat::kAuto;
   std::string device = "auto";  // auto (cuda where every rank has a GPU, else cpu), cpu, cuda
   ParallelSizes parallel;
+  std::string comm = "auto";  // between GPUs: auto, mpi, nccl
   std::string pp_layer_partition = "auto";
   int64_t max_model_len = 0;  // prompt + answer; 0 = the model's
   int32_t max_num_seqs = 64;

@@ -16,7 +16,7 @@
 #include "engine/scheduler/wire.h"
 #include "engine/weights/weight_source.h"
 #include "kernels/core/status_macros.h"
-#include "parallel/comm/staged_communicator.h"
+#include "parallel/comm/device_groups.h"
 #include "parallel/pipeline/partition.h"
 
 namespace cairn {
@@ -59,7 +59,7 @@ class Setup {
 
   absl::StatusOr<RankSetup> Run() {
     CAIRN_RETURN_IF_ERROR(Agree(setup_.options.Validate()));
-    CAIRN_RETURN_IF_ERROR(ChooseDevice());
+    CAIRN_RETURN_IF_ERROR(Agree(ChooseDevice()));
     CAIRN_RETURN_IF_ERROR(Agree(Describe()));
     CAIRN_RETURN_IF_ERROR(MoveGroupsToDevice());
     CAIRN_RETURN_IF_ERROR(Agree(LoadWeights()));
@@ -80,27 +80,39 @@ class Setup {
     std::string& device = setup_.options.device;
     const bool has_gpu = device == "auto" && !setup_.options.shadow_full && Context::NumCudaDevices() > 0;
     CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(has_gpu ? "gpu" : ""));
-    if (device != "auto") return absl::OkStatus();
-    device = std::find(all.begin(), all.end(), "") == all.end() ? "cuda" : "cpu";
+    if (device == "auto") device = std::find(all.begin(), all.end(), "") == all.end() ? "cuda" : "cpu";
+    if (device == "cpu") return absl::OkStatus();
+    const absl::StatusOr<int> gpu = ChooseGpu(*groups_.world);
+    if (Context::NumCudaDevices() == 0) return absl::OkStatus();  // Context::Cuda says why
+    if (!gpu.ok()) {
+      return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", gpu.status().message()));
+    }
+    gpu_ = *gpu;
     return absl::OkStatus();
   }
 
   absl::StatusOr<std::unique_ptr<Context>> MakeContext() const {
     if (setup_.options.device == "cpu") return Context::Cpu(setup_.options.threads, compute_);
-    const int gpus = std::max(1, Context::NumCudaDevices());
-    absl::StatusOr<std::unique_ptr<Context>> context = Context::Cuda(groups_.world->local_rank() % gpus, compute_);
+    absl::StatusOr<std::unique_ptr<Context>> context = Context::Cuda(gpu_, compute_);
     if (context.ok()) return context;
     return absl::FailedPreconditionError(absl::StrCat("--device=cuda: ", context.status().message()));
   }
 
-  // Who shares this rank's memory; and on a GPU, tensors in its memory travel through the host's.
+  // Who shares this rank's memory; and on a GPU, how tensors in its memory travel.
   absl::Status MoveGroupsToDevice() {
     const std::string mine = absl::StrCat(groups_.world->host(), " ", setup_.context->device_id());
     CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(mine));
     sharers_ = static_cast<int>(std::count(all.begin(), all.end(), mine));
+    const EngineOptions& options = setup_.options;
+    if (on_cpu() && options.comm == "nccl") {
+      return absl::InvalidArgumentError("--comm=nccl speaks between GPUs, and this job runs on CPUs (--device)");
+    }
     if (on_cpu()) return absl::OkStatus();
-    for (std::unique_ptr<Communicator>* group : {&groups_.tp, &groups_.pp}) {
-      *group = std::make_unique<StagedCommunicator>(setup_.context.get(), std::move(*group));
+    CAIRN_ASSIGN_OR_RETURN(const DeviceComm wanted, ParseDeviceComm(options.comm));
+    CAIRN_ASSIGN_OR_RETURN(const CommChoice choice,
+                           ConnectGpus(groups_, *setup_.context, wanted, options.distributed_timeout_seconds));
+    if (options.show_progress && groups_.world->rank() == 0) {
+      std::fprintf(stderr, "data plane between GPUs: %s\n", choice.text.c_str());
     }
     return absl::OkStatus();
   }
@@ -296,6 +308,7 @@ class Setup {
 
   ProcessGroups& groups_;
   RankSetup setup_;
+  int gpu_ = 0;  // where the device is one
   DType compute_ = DType::kFloat32;
   std::vector<Range> stages_;
   int sharers_ = 1;       // ranks of this host, or of this rank's GPU

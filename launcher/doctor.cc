@@ -1,4 +1,5 @@
 // cairn doctor: what would keep a job from running here, before it is tried.
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,13 +20,15 @@
 #include "launcher/progress.h"
 #include "launcher/report_file.h"
 #include "launcher/subcommands.h"
+#include "parallel/comm/device_groups.h"
 
 namespace cairn {
 namespace {
 
 class Examination {
  public:
-  Examination(World& world, const EngineOptions& options) : world_(world), options_(options) {}
+  Examination(World& world, const EngineOptions& options, double longest_wait_seconds)
+      : world_(world), options_(options), longest_wait_seconds_(longest_wait_seconds) {}
 
   // Collective. This rank's findings.
   absl::StatusOr<std::vector<Finding>> Run() {
@@ -35,6 +38,9 @@ class Examination {
     CheckModel();
     if (groups_.has_value()) {
       Append(CheckGroups(*groups_));
+      CAIRN_RETURN_IF_ERROR(world_.channel().Barrier());
+      CAIRN_ASSIGN_OR_RETURN(std::vector<Finding> gpus, CheckGpus(*groups_, options_, longest_wait_seconds_));
+      Append(std::move(gpus));
       CAIRN_RETURN_IF_ERROR(world_.channel().Barrier());
     }
     return std::move(findings_);
@@ -111,15 +117,20 @@ class Examination {
 
   World& world_;
   const EngineOptions& options_;
+  const double longest_wait_seconds_;
   std::optional<ProcessGroups> groups_;
   std::vector<Finding> findings_;
 };
 
 }  // namespace
 
-absl::StatusOr<int> Doctor(World& world, const Subcommand&) {
+absl::StatusOr<int> Doctor(World& world, const Subcommand& subcommand) {
   CAIRN_ASSIGN_OR_RETURN(const EngineOptions options, UncheckedEngineOptionsFromFlags());
-  absl::StatusOr<std::vector<Finding>> mine = Examination(world, options).Run();
+  if (const absl::Status comm = ParseDeviceComm(options.comm).status(); !comm.ok()) {
+    return WithExitCode(comm, kExitUsage);
+  }
+  const double longest_wait = std::min(options.distributed_timeout_seconds, subcommand.longest_wait_seconds);
+  absl::StatusOr<std::vector<Finding>> mine = Examination(world, options, longest_wait).Run();
   if (!mine.ok()) world.AbortAll(mine.status());
   ControlChannel& channel = world.channel();
   CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> hosts, channel.AllGather(channel.host()));

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/engine_options.h"
 #include "engine/model/model_config.h"
 #include "launcher/doctor_report.h"
@@ -36,6 +37,11 @@ std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig
 
 // Collective over the groups: a sum over tp, a message along pp, both checked and timed; this rank's view.
 std::vector<Finding> CheckGroups(ProcessGroups& groups);
+
+// Collective over groups.world, where the ranks have GPUs: which is whose, how they speak (NCCL or MPI), and the checks
+// above between them; this rank's view. An error is one of the control plane.
+absl::StatusOr<std::vector<Finding>> CheckGpus(ProcessGroups& groups, const EngineOptions& options,
+                                               double timeout_seconds);
 
 }  // namespace cairn
 

@@ -21,6 +21,10 @@ ABSL_FLAG(int64_t, seed, cairn::EngineOptions().seed,
 ABSL_FLAG(int32_t, tensor_parallel_size, cairn::ParallelSizes().tp, "ranks that share each layer");
 ABSL_FLAG(int32_t, pipeline_parallel_size, cairn::ParallelSizes().pp, "stages that the layers are divided into");
 ABSL_FLAG(int32_t, data_parallel_size, cairn::ParallelSizes().dp, "copies of the model that share the requests");
+ABSL_FLAG(
+    std::string, comm, cairn::EngineOptions().comm,
+    "how GPUs speak: auto (nccl where every rank has a GPU of its own and the library), nccl, or mpi (through the "
+    "hosts' memory)");
 ABSL_FLAG(std::string, pp_layer_partition, cairn::EngineOptions().pp_layer_partition,
           "auto, or the layers of each stage: 18,21,21,20");
 ABSL_FLAG(int32_t, threads, cairn::EngineOptions().threads, "threads of each rank; 0 is cores / ranks on the host");
@@ -116,6 +120,7 @@ const FlagGroup kParallelFlags{"Ranks",
                                 {"pipeline_parallel_size", "N", "pp"},
                                 {"data_parallel_size", "N", "dp"},
                                 {"pp_layer_partition", "LIST"},
+                                {"comm", "PLANE"},
                                 {"threads", "N"},
                                 {"distributed_timeout_seconds", "S"}}};
 const FlagGroup kMemoryFlags{"Scheduling and memory",
@@ -218,6 +223,7 @@ absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   options.parallel = {.tp = absl::GetFlag(FLAGS_tensor_parallel_size),
                       .pp = absl::GetFlag(FLAGS_pipeline_parallel_size),
                       .dp = absl::GetFlag(FLAGS_data_parallel_size)};
+  options.comm = absl::GetFlag(FLAGS_comm);
   options.pp_layer_partition = absl::GetFlag(FLAGS_pp_layer_partition);
   options.max_model_len = absl::GetFlag(FLAGS_max_model_len);
   options.max_num_seqs = absl::GetFlag(FLAGS_max_num_seqs);

@@ -42,7 +42,10 @@ absl::Status Transformer::Embed(Context& context, Communicator& tp, const Tensor
 
 absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& rows, const KvCache& cache,
                                  Workspace& workspace, const Tensor& hidden) const {
+  const Tensor normed = workspace.normed.Rows(0, hidden.dim(0));
+  const float eps = config_.rms_norm_eps;
   rows.query_rings.resize(cache.has_rings() ? rows.sequences.size() : 0);
+  RmsNorm(context, hidden, weights_.layer[0].attention.norm.tensor(), eps, normed);
   for (size_t l = 0; l < weights_.layer.size(); ++l) {
     const int layer = static_cast<int>(l);
     if (rows.graphs != nullptr) {
@@ -53,19 +56,26 @@ absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& r
         if (cache.has_rings()) rows.query_rings[i] = cache.QueryRing(rows.cache_handles[i], layer);
       }
     }
-    CAIRN_RETURN_IF_ERROR(
-        Attention(context, tp, weights_.layer[l].attention, rows, cache.ring_layout().window, workspace, hidden));
-    CAIRN_RETURN_IF_ERROR(Mlp(context, tp, weights_.layer[l].mlp, workspace, hidden));
+    const LayerWeights& weights = weights_.layer[l];
+    // The residual adds stand with the norms that follow them, as one op.
+    CAIRN_ASSIGN_OR_RETURN(const Tensor attended, Attention(context, tp, weights.attention, rows,
+                                                            cache.ring_layout().window, workspace, normed));
+    AddRmsNorm(context, hidden, attended, weights.mlp.norm.tensor(), eps, normed);
+    CAIRN_ASSIGN_OR_RETURN(const Tensor update, Mlp(context, tp, weights.mlp, workspace, normed));
+    if (l + 1 < weights_.layer.size()) {
+      AddRmsNorm(context, hidden, update, weights_.layer[l + 1].attention.norm.tensor(), eps, normed);
+    } else {
+      AddInPlace(context, hidden, update);
+    }
   }
   return absl::OkStatus();
 }
 
-absl::Status Transformer::Attention(Context& context, Communicator& tp, const AttentionWeights& weights,
-                                    const StepRows& rows, int query_window, Workspace& workspace,
-                                    const Tensor& hidden) const {
-  const int64_t T = hidden.dim(0), d = config_.head_dim;
+absl::StatusOr<Tensor> Transformer::Attention(Context& context, Communicator& tp, const AttentionWeights& weights,
+                                              const StepRows& rows, int query_window, Workspace& workspace,
+                                              const Tensor& normed) const {
+  const int64_t T = normed.dim(0), d = config_.head_dim;
   const int64_t q_heads = weights_.heads.query_heads.size(), kv_heads = weights_.heads.kv_heads.size();
-  const Tensor normed = workspace.normed.Rows(0, T);
   const Tensor qkv = workspace.qkv.Rows(0, T);
   const Tensor q = qkv.Columns(0, q_heads * d).SplitRows(q_heads, d);
   const Tensor k = qkv.Columns(q_heads * d, (q_heads + kv_heads) * d).SplitRows(kv_heads, d);
@@ -73,7 +83,6 @@ absl::Status Transformer::Attention(Context& context, Communicator& tp, const At
   const Tensor attended = workspace.attention.Rows(0, T);
   const Tensor output = workspace.output.Rows(0, T), partial = PartialRows(tp, workspace, T);
 
-  RmsNorm(context, hidden, weights.norm.tensor(), config_.rms_norm_eps, normed);
   weights.qkv.Forward(context, normed, qkv);
   if (config_.qk_norm) {
     RmsNorm(context, q, weights.q_norm.tensor(), config_.rms_norm_eps, q);
@@ -83,25 +92,19 @@ absl::Status Transformer::Attention(Context& context, Communicator& tp, const At
              {rows.query_rings, query_window});
   PagedAttention(context, q, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
                  attended.SplitRows(q_heads, d));
-  CAIRN_RETURN_IF_ERROR(weights.o.Forward(context, tp, attended, partial, output));
-  AddInPlace(context, hidden, output);
-  return absl::OkStatus();
+  return weights.o.ForwardToAdd(context, tp, attended, partial, output);
 }
 
-absl::Status Transformer::Mlp(Context& context, Communicator& tp, const MlpWeights& weights, Workspace& workspace,
-                              const Tensor& hidden) const {
-  const int64_t T = hidden.dim(0);
-  const Tensor normed = workspace.normed.Rows(0, T);
+absl::StatusOr<Tensor> Transformer::Mlp(Context& context, Communicator& tp, const MlpWeights& weights,
+                                        Workspace& workspace, const Tensor& normed) const {
+  const int64_t T = normed.dim(0);
   const Tensor gate_up = workspace.gate_up.Rows(0, T);
   const Tensor activated = workspace.activated.Rows(0, T);
   const Tensor output = workspace.output.Rows(0, T), partial = PartialRows(tp, workspace, T);
 
-  RmsNorm(context, hidden, weights.norm.tensor(), config_.rms_norm_eps, normed);
   weights.gate_up.Forward(context, normed, gate_up);
   SwiGlu(context, gate_up, activated);
-  CAIRN_RETURN_IF_ERROR(weights.down.Forward(context, tp, activated, partial, output));
-  AddInPlace(context, hidden, output);
-  return absl::OkStatus();
+  return weights.down.ForwardToAdd(context, tp, activated, partial, output);
 }
 
 absl::Status Transformer::Logits(Context& context, Communicator& tp, Workspace& workspace, const Tensor& hidden,

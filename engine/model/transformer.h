@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/model/model_config.h"
@@ -84,10 +85,12 @@ class Transformer {
   const StageWeights& weights() const { return weights_; }
 
  private:
-  absl::Status Attention(Context& context, Communicator& tp, const AttentionWeights& weights, const StepRows& rows,
-                         int query_window, Workspace& workspace, const Tensor& hidden) const;
-  absl::Status Mlp(Context& context, Communicator& tp, const MlpWeights& weights, Workspace& workspace,
-                   const Tensor& hidden) const;
+  // A sublayer's output for `normed`, to be added to the residual stream.
+  absl::StatusOr<Tensor> Attention(Context& context, Communicator& tp, const AttentionWeights& weights,
+                                   const StepRows& rows, int query_window, Workspace& workspace,
+                                   const Tensor& normed) const;
+  absl::StatusOr<Tensor> Mlp(Context& context, Communicator& tp, const MlpWeights& weights, Workspace& workspace,
+                             const Tensor& normed) const;
 
   ModelConfig config_;
   StageWeights weights_;

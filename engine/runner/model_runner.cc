@@ -46,6 +46,11 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* contex
   CAIRN_ASSIGN_OR_RETURN(
       Workspace workspace,
       Workspace::Create(context->device(), ShapeFor(*context, transformer, *groups, max_sequences, max_tokens)));
+  if (workspace.partial.num_elements() > 0) {
+    CAIRN_ASSIGN_OR_RETURN(void* const memory, groups->tp->AllocateForReduce(workspace.partial.size_bytes()));
+    if (memory != nullptr)
+      workspace.partial = Tensor(memory, DType::kFloat32, {max_tokens, workspace.partial.dim(1)}, context->device());
+  }
   auto runner = std::unique_ptr<ModelRunner>(
       new ModelRunner(context, groups, std::move(transformer), std::move(workspace), max_sequences));
   if (!context->device().is_cpu() && runner->is_sampling_rank()) {
@@ -172,6 +177,7 @@ absl::StatusOr<std::optional<StepResult>> ModelRunner::SampleRows(const StepPlan
   const Tensor logits = workspace_.logits.Rows(0, count);
   CAIRN_RETURN_IF_ERROR(transformer_.Logits(*context_, *groups_->tp, workspace_, sampled, logits));
   if (!is_sampling_rank()) return std::nullopt;
+  CAIRN_RETURN_IF_ERROR(WaitForRanks());
   sampler_->Sample(*context_, OnHost(logits), sampled_, result.tokens);
   return result;
 }
@@ -205,6 +211,12 @@ absl::Status ModelRunner::RunRecorded() {
     recorded_rows_.graphs = graphs_.get();
     return RunLayers(recorded_rows_, workspace_.hidden.Rows(0, rows));
   });
+}
+
+// Before the host reads what depends on other ranks: they may not have come.
+absl::Status ModelRunner::WaitForRanks() {
+  CAIRN_RETURN_IF_ERROR(groups_->tp->Synchronize());
+  return groups_->pp->Synchronize();
 }
 
 // The logits where the sampler reads them.
@@ -245,6 +257,8 @@ absl::StatusOr<std::optional<StepResult>> ModelRunner::Run(const StepPlan& plan)
   // The token is sampled from the cache as it was; the next forward of a compressed sequence sees what is kept.
   if (compressor_ != nullptr) {
     const ProfileRange compaction("compaction");
+    const auto compresses = [](const SequenceStep& step) { return step.compress; };
+    if (std::any_of(plan.sequences.begin(), plan.sequences.end(), compresses)) CAIRN_RETURN_IF_ERROR(WaitForRanks());
     std::vector<Compaction> selected;
     CAIRN_RETURN_IF_ERROR(compressor_->Run(*cache_, plan, selected));
     if (result.has_value()) result->compactions = std::move(selected);

@@ -60,6 +60,7 @@ class ModelRunner {
   absl::Status RunRecorded();
   absl::Status RunMadeUp(int sequences, int64_t tokens);
   absl::StatusOr<std::optional<StepResult>> SampleRows(const StepPlan& plan, const Tensor& hidden);
+  absl::Status WaitForRanks();
   Tensor OnHost(const Tensor& logits);
 
   Context* context_;

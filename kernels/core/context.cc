@@ -39,6 +39,12 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Cuda(int index, DType activati
 
 int Context::NumCudaDevices() { return cuda::NumDevices(); }
 
+std::vector<std::string> Context::CudaDeviceIds() {
+  std::vector<std::string> ids;
+  for (int index = 0; index < cuda::NumDevices(); ++index) ids.push_back(cuda::DeviceId(index));
+  return ids;
+}
+
 void Context::Synchronize() {
   if (cuda_ != nullptr) cuda_->Synchronize();
 }
@@ -58,6 +64,8 @@ absl::StatusOr<std::unique_ptr<Context>> Context::Cuda(int, DType) {
 }
 
 int Context::NumCudaDevices() { return 0; }
+
+std::vector<std::string> Context::CudaDeviceIds() { return {}; }
 
 void Context::Synchronize() {}
 

@@ -41,6 +41,8 @@ class Context {
   static absl::StatusOr<std::unique_ptr<Context>> Cuda(int index, DType activation_dtype);
   // GPUs that Cuda() can use; 0 without a driver or in a build without CUDA.
   static int NumCudaDevices();
+  // Their device_id()s.
+  static std::vector<std::string> CudaDeviceIds();
   ~Context();
 
   Device device() const { return device_; }

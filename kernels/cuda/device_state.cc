@@ -27,6 +27,16 @@ int NumDevices() {
   return 0;
 }
 
+std::string DeviceId(int index) {
+  cudaDeviceProp properties = {};
+  CAIRN_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+  std::string id;
+  for (const char byte : properties.uuid.bytes) {
+    absl::StrAppend(&id, absl::Hex(static_cast<uint8_t>(byte), absl::kZeroPad2));
+  }
+  return id;
+}
+
 Staging::~Staging() {
   if (pinned_ != nullptr) cudaFreeHost(pinned_);
 }
@@ -97,11 +107,7 @@ absl::Status DeviceState::Initialize() {
   if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) {
     return absl::UnavailableError(absl::StrCat("GPU ", index_, ": ", cudaGetErrorString(error)));
   }
-  cudaDeviceProp properties = {};
-  CAIRN_CUDA_CHECK(cudaGetDeviceProperties(&properties, index_));
-  for (const char byte : properties.uuid.bytes) {
-    absl::StrAppend(&id_, absl::Hex(static_cast<uint8_t>(byte), absl::kZeroPad2));
-  }
+  id_ = DeviceId(index_);
   CAIRN_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   CAIRN_ASSIGN_OR_RETURN(matmul_plans_, MatMulPlans::Create(index_));
   return staging_.Reserve(index_, kStagingBytes);

@@ -31,6 +31,7 @@ struct StepTables {
 
 // GPUs of this process; 0 where there is no driver or none is visible.
 int NumDevices();
+std::string DeviceId(int index);  // its UUID
 
 // Tables that ops build on the host (block tables, work items) on their way to the device: pinned memory in front of
 // device memory of the same size, filled front to back, then (after a wait for the stream) again from the front.

@@ -9,16 +9,24 @@ void ColumnParallelLinear::Forward(Context& context, const Tensor& x, const Tens
   MatMul(context, x, weight, y, {.bias = bias.tensor()});
 }
 
-absl::Status RowParallelLinear::Forward(Context& context, Communicator& tp, const Tensor& x, const Tensor& partial,
-                                        const Tensor& y) const {
+absl::StatusOr<Tensor> RowParallelLinear::ForwardToAdd(Context& context, Communicator& tp, const Tensor& x,
+                                                       const Tensor& partial, const Tensor& y) const {
   if (tp.size() == 1) {
     MatMul(context, x, weight, y, {.bias = bias.tensor()});
-    return absl::OkStatus();
+    return y;
   }
   // Rank 0's partial sum carries the bias, so that it is in the total once and rounded with it.
   MatMul(context, x, weight, partial, {.bias = tp.rank() == 0 ? bias.tensor() : Tensor(), .round_output = false});
   CAIRN_RETURN_IF_ERROR(tp.AllReduce(partial, ReduceOp::kSum));
+  if (y.dtype() != partial.dtype()) return partial;
   RoundToActivation(context, partial, y);
+  return y;
+}
+
+absl::Status RowParallelLinear::Forward(Context& context, Communicator& tp, const Tensor& x, const Tensor& partial,
+                                        const Tensor& y) const {
+  CAIRN_ASSIGN_OR_RETURN(const Tensor sum, ForwardToAdd(context, tp, x, partial, y));
+  if (sum.raw() != y.raw()) RoundToActivation(context, sum, y);
   return absl::OkStatus();
 }
 
