@@ -5,6 +5,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"
+#include "kernels/ops/kv_scores.h"
 #include "kernels/ops/kv_select.h"
 #include "kernels/ops/window_queries.h"
 
@@ -33,6 +34,11 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::Create(Context& context,
                                                                const CompressorShape& shape, RankSync sync) {
   auto compressor = std::unique_ptr<Compressor>(new Compressor(config, shape, sync));
   CAIRN_RETURN_IF_ERROR(compressor->Allocate(context.device()));
+  KvBlockLayout layout;
+  layout.kv_heads = static_cast<int>(shape.heads.kv_heads.size());
+  layout.head_dim = shape.head_dim;
+  const int64_t group = shape.heads.query_heads.size() * shape.heads.kv_replicas / layout.kv_heads;
+  ReserveScoreMemory(context, layout, shape.max_slots, config.window * group);
   return compressor;
 }
 
