@@ -16,7 +16,8 @@ enum class LoadFormat { kAuto, kSafetensors, kDummy };
 struct EngineOptions {
   std::string model;      // directory of a checkpoint, or with kDummy a YAML shape (path, or name in configs/models)
   std::string tokenizer;  // directory; "" = the model's. A dummy model needs none (token ids in, token ids out)
-  std::string dtype = "auto";  // auto (as stored), float32, bfloat16, float16
+  std::string dtype = "auto";         // auto (as stored), float32, bfloat16, float16
+  std::string quantization = "none";  // of the linear layers' weights: none, int8, fp8
   LoadFormat load_format = LoadFormat::kAuto;
   std::string device = "auto";  // auto (cuda where every rank has a GPU, else cpu), cpu, cuda
   ParallelSizes parallel;

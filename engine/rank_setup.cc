@@ -32,7 +32,9 @@ absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
 PartitionCosts DecodeCosts(const ModelConfig& config, const EngineOptions& options, int64_t max_length) {
   const double c = static_cast<double>(config.hidden_size), d = static_cast<double>(config.head_dim);
   const double q = config.num_heads * d, kv = config.num_kv_heads * d;
-  const double weights = c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size;
+  // A weight of 8 bits is half an element.
+  const double element = options.quantization != "none" || config.float8_weights ? 0.5 : 1;
+  const double weights = element * (c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size);
   const int num_layers = static_cast<int>(config.num_layers);
   PartitionCosts costs;
   if (options.compression.enabled() && options.compression.decode) {
@@ -173,8 +175,9 @@ class Setup {
                                       .last_stage = groups_.is_last_stage()};
     LoadProgress progress;
     if (options.show_progress && groups_.world->rank() == 0) progress = ProgressLines(*source);
+    CAIRN_ASSIGN_OR_RETURN(const Quantization quantization, ParseQuantization(options.quantization));
     CAIRN_ASSIGN_OR_RETURN(StageWeights weights,
-                           LoadStage(setup_.config, placement, *setup_.context, *source, progress));
+                           LoadStage(setup_.config, placement, *setup_.context, quantization, *source, progress));
     weights_ = std::move(weights);
     return absl::OkStatus();
   }

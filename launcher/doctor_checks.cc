@@ -43,21 +43,21 @@ Finding CheckTokenizer(const std::string& directory) {
   return finding;
 }
 
-bool EndsWith(const std::string& text, const char* end) {
-  const std::string tail(end);
-  return text.size() >= tail.size() && text.compare(text.size() - tail.size(), tail.size(), tail) == 0;
+// Is each of its rows divided over tp?
+bool IsRowParallel(const TensorSpec& spec) {
+  return spec.name.find("o_proj.weight") != std::string::npos ||
+         spec.name.find("down_proj.weight") != std::string::npos;
 }
 
-// How many ranks of tp share the tensor (1: each has it whole), and how many bytes an element takes once packed.
+// Elements of the tensor on one rank of tp.
 int64_t ShardElements(const TensorSpec& spec, const ModelConfig& config, const HeadShard& heads, int tp) {
   int64_t elements = 1;
   for (int64_t size : spec.shape) elements *= size;
   const auto is = [&](const char* module) { return spec.name.find(module) != std::string::npos; };
-  const bool bias = EndsWith(spec.name, ".bias");
   if (is("q_proj")) return elements / config.num_heads * heads.query_heads.size();
   if (is("k_proj") || is("v_proj")) return elements / config.num_kv_heads * heads.kv_heads.size();
   if (is("gate_proj") || is("up_proj")) return elements / tp;
-  if ((is("o_proj") || is("down_proj")) && !bias) return elements / tp;
+  if (IsRowParallel(spec)) return elements / tp;
   return elements;
 }
 
@@ -139,7 +139,7 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
 }
 
 int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCoordinates& at,
-                    const ParallelSizes& sizes, DType compute) {
+                    const ParallelSizes& sizes, DType compute, Quantization quantization) {
   const HeadShard heads = *ShardHeads(config.num_heads, config.num_kv_heads, sizes.tp, at.tp);
   const bool first = at.pp == 0, last = at.pp == sizes.pp - 1;
   const int64_t table = VocabShard(config.vocab_size, sizes.tp, at.tp).size() * config.hidden_size;
@@ -150,7 +150,14 @@ int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCo
     if (std::sscanf(spec.name.c_str(), "model.layers.%ld.", &layer) == 1) {
       if (layer < layers.begin || layer >= layers.end) continue;
       // Vectors (norms, biases) are kept in float32.
-      bytes += ShardElements(spec, config, heads, sizes.tp) * (spec.shape.size() > 1 ? packed : 4);
+      const int64_t elements = ShardElements(spec, config, heads, sizes.tp);
+      if (spec.shape.size() == 1) {
+        bytes += elements * 4;
+      } else if (quantization != Quantization::kNone || config.float8_weights) {  // and a scale for each row
+        bytes += elements + 4 * (IsRowParallel(spec) ? spec.shape[0] : elements / spec.shape[1]);
+      } else {
+        bytes += elements * packed;
+      }
     } else if (spec.name == "model.norm.weight") {
       bytes += last ? config.hidden_size * 4 : 0;
     } else {
@@ -165,7 +172,9 @@ std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig
                                  const RankCoordinates& at, int local_ranks, int64_t available_bytes) {
   const absl::StatusOr<DType> compute = ComputeType(options.dtype, config.dtype);
   if (!compute.ok()) return {Failure("memory", compute.status(), "choose a --dtype")};
-  const int64_t weights = WeightBytes(config, layers, at, options.parallel, *compute);
+  const absl::StatusOr<Quantization> quantization = ParseQuantization(options.quantization);
+  if (!quantization.ok()) return {Failure("memory", quantization.status(), "choose a --quantization")};
+  const int64_t weights = WeightBytes(config, layers, at, options.parallel, *compute, *quantization);
   const int64_t kv_heads =
       ShardHeads(config.num_heads, config.num_kv_heads, options.parallel.tp, at.tp)->kv_heads.size();
   const int64_t per_token = layers.size() * kv_heads * config.head_dim * 2 * static_cast<int64_t>(DTypeSize(*compute));

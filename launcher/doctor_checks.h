@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "engine/engine_options.h"
 #include "engine/model/model_config.h"
+#include "engine/weights/quantization.h"
 #include "launcher/doctor_report.h"
 #include "parallel/comm/control_channel.h"
 #include "parallel/comm/process_groups.h"
@@ -29,7 +30,7 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
 
 // Bytes of weights that the engine keeps on the rank at `at`.
 int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCoordinates& at,
-                    const ParallelSizes& sizes, DType compute);
+                    const ParallelSizes& sizes, DType compute, Quantization quantization);
 
 // Weights and the cache of one sequence of the longest length, against this rank's share of `available_bytes`.
 std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig& config, const Range& layers,

@@ -13,6 +13,9 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, tokenizer, "", "directory with tokenizer.json; by default the model's");
 ABSL_FLAG(std::string, dtype, cairn::EngineOptions().dtype,
           "type of activations: auto (as stored), float32, bfloat16 or float16");
+ABSL_FLAG(
+    std::string, quantization, cairn::EngineOptions().quantization,
+    "weights of the linear layers: none (as stored), int8 (on CPU), or fp8 (E4M3, as the activations that they meet)");
 ABSL_FLAG(std::string, load_format, "auto", "auto, safetensors, or dummy (reproducible random weights)");
 ABSL_FLAG(std::string, device, cairn::EngineOptions().device, "auto (cuda where every rank has a GPU), cpu or cuda");
 ABSL_FLAG(int64_t, seed, cairn::EngineOptions().seed,
@@ -112,6 +115,7 @@ const FlagGroup kModelFlags{"Model",
                             {{"model", "DIR"},
                              {"tokenizer", "DIR"},
                              {"dtype", "TYPE"},
+                             {"quantization", "NAME"},
                              {"load_format", "FORMAT"},
                              {"device", "DEVICE"},
                              {"seed", "N"}}};
@@ -209,6 +213,7 @@ absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   options.model = absl::GetFlag(FLAGS_model);
   options.tokenizer = absl::GetFlag(FLAGS_tokenizer);
   options.dtype = absl::GetFlag(FLAGS_dtype);
+  options.quantization = absl::GetFlag(FLAGS_quantization);
   const std::string format = absl::GetFlag(FLAGS_load_format);
   if (format == "auto") {
     options.load_format = LoadFormat::kAuto;

@@ -64,6 +64,7 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
   plan.options = options;
   CAIRN_ASSIGN_OR_RETURN(plan.config, ReadShape(options));
   CAIRN_ASSIGN_OR_RETURN(const DType dtype, ComputeType(options.dtype, plan.config.dtype));
+  CAIRN_ASSIGN_OR_RETURN(const Quantization quantization, ParseQuantization(options.quantization));
   const ParallelSizes& sizes = options.parallel;
   plan.max_length = options.max_model_len > 0 ? options.max_model_len : plan.config.max_position_embeddings;
   plan.rank_memory = absl::GetFlag(FLAGS_rank_memory_bytes).bytes;
@@ -79,7 +80,8 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
   const Footprint footprint(options.compression, num_layers);
   for (int pp = 0; pp < sizes.pp; ++pp) {
     StagePlan stage = {.layers = partition[pp]};
-    stage.weight_bytes = WeightBytes(plan.config, stage.layers, {.tp = 0, .pp = pp, .dp = 0}, sizes, dtype);
+    stage.weight_bytes =
+        WeightBytes(plan.config, stage.layers, {.tp = 0, .pp = pp, .dp = 0}, sizes, dtype, quantization);
     stage.kv_bytes = options.kv_cache_memory_bytes;
     if (stage.kv_bytes == 0) {
       stage.kv_bytes = static_cast<int64_t>(static_cast<double>(plan.rank_memory) * options.gpu_memory_utilization) -
@@ -178,6 +180,7 @@ ordered_json PlanJson(const Plan& plan) {
                        {"tensor_parallel_size", sizes.tp},
                        {"pipeline_parallel_size", sizes.pp},
                        {"data_parallel_size", sizes.dp},
+                       {"quantization", plan.options.quantization},
                        {"max_model_len", plan.max_length},
                        {"rank_memory_bytes", plan.rank_memory},
                        {"stages", std::move(stages)},

@@ -2,7 +2,7 @@
 // use:
 //
 //   engine_bench --model DIR [--prompt-tokens 512] [--decode-tokens 64] [--context 128] [--batch 1,8,32] [--threads 2]
-//                [--dtype auto] [--repeat 3]
+//                [--dtype auto] [--repeat 3] [--quantization none]
 //
 // Prefill: one prompt of --prompt-tokens alone. Decode: --batch sequences with --context tokens in the cache each take
 // --decode-tokens steps together. Prints the best of --repeat as `prefill TOKENS RATE` and `decode BATCH RATE`
@@ -26,9 +26,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct Settings {
-  std::map<std::string, std::string> values = {{"model", ""},      {"prompt-tokens", "512"}, {"decode-tokens", "64"},
-                                               {"context", "128"}, {"batch", "1,8,32"},      {"threads", "0"},
-                                               {"dtype", "auto"},  {"repeat", "3"},          {"load-format", "auto"}};
+  std::map<std::string, std::string> values = {
+      {"model", ""},           {"prompt-tokens", "512"}, {"decode-tokens", "64"}, {"context", "128"},
+      {"batch", "1,8,32"},     {"threads", "0"},         {"dtype", "auto"},       {"repeat", "3"},
+      {"load-format", "auto"}, {"quantization", "none"}};
   int Int(const char* name) const { return std::atoi(values.at(name).c_str()); }
 };
 
@@ -64,6 +65,7 @@ absl::Status Run(const Settings& settings) {
   EngineOptions options;
   options.model = settings.values.at("model");
   options.dtype = settings.values.at("dtype");
+  options.quantization = settings.values.at("quantization");
   options.threads = settings.Int("threads");
   options.load_format = settings.values.at("load-format") == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
   options.max_num_batched_tokens = 512;

@@ -93,8 +93,41 @@ void ReadTerms(Fields& fields, ModelConfig& config) {
   const std::string activation = fields.TextOr("hidden_act", "silu");
   if (activation != "silu" && activation != "swish") fields.Refuse("hidden_act", "silu");
   if (fields.BoolOr("use_mrope", false)) fields.Refuse("use_mrope", "false (text models)");
-  if (fields.Has("quantization_config"))
-    fields.Refuse("quantization_config", "none: weights in float32, float16 or bfloat16");
+}
+
+std::string TextOf(const nlohmann::json& object, const char* name) {
+  const auto it = object.find(name);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+// E4M3 weights with scales of whole matrices or of rows, as vLLM writes them (fp8) or compressed-tensors does. Whatever
+// it says of activations: they are quantized row by row as they come (kernels/ops/matmul.h).
+bool IsFloat8(const nlohmann::json& quantization) {
+  const std::string method = TextOf(quantization, "quant_method");
+  if (method == "fp8")
+    return !quantization.contains("weight_block_size") || quantization["weight_block_size"].is_null();
+  const std::string format = TextOf(quantization, "format");
+  if (method != "compressed-tensors" || (format != "float-quantized" && format != "naive-quantized")) return false;
+  const auto groups = quantization.find("config_groups");
+  if (groups == quantization.end() || !groups->is_object() || groups->empty()) return false;
+  return std::all_of(groups->begin(), groups->end(), [](const nlohmann::json& group) {
+    const auto weights = group.is_object() ? group.find("weights") : group.end();
+    if (weights == group.end() || !weights->is_object()) return false;
+    const std::string strategy = TextOf(*weights, "strategy");
+    const auto bits = weights->find("num_bits");
+    return TextOf(*weights, "type") == "float" && bits != weights->end() && *bits == 8 &&
+           (strategy == "channel" || strategy == "tensor");
+  });
+}
+
+void ReadQuantization(Fields& fields, ModelConfig& config) {
+  const nlohmann::json* quantization = fields.ObjectOrNull("quantization_config");
+  if (quantization == nullptr) return;
+  config.float8_weights = IsFloat8(*quantization);
+  if (config.float8_weights) return;
+  fields.Refuse("quantization_config",
+                "none (weights in float32, float16 or bfloat16), or E4M3 weights with a scale for each matrix or row: "
+                "quant_method fp8 without weight_block_size, or compressed-tensors in the format float-quantized");
 }
 
 // The rope settings may be nested in rope_parameters (transformers 5), in rope_scaling (before), or absent.
@@ -235,6 +268,7 @@ absl::StatusOr<ModelConfig> ModelConfigFromFields(Fields& fields, const std::str
   if (fields.ok()) ReadSizes(fields, config);
   if (!fields.ok()) return fields.status();
   ReadTerms(fields, config);
+  ReadQuantization(fields, config);
   ReadRope(fields, config);
   ReadSlidingWindow(fields, config);
   ReadDType(fields, config);

@@ -19,10 +19,12 @@ struct Piece {
 
 class StageLoader {
  public:
-  StageLoader(const ModelConfig& config, const StagePlacement& placement, Context& context, WeightSource& source)
+  StageLoader(const ModelConfig& config, const StagePlacement& placement, Context& context, Quantization quantization,
+              WeightSource& source)
       : config_(config),
         placement_(placement),
         compute_(context.activation_dtype()),
+        quantization_(quantization),
         device_(context.device()),
         bias_dtype_(context.storage_dtype()),
         row_bias_dtype_(placement.tp == 1 ? bias_dtype_ : DType::kFloat32),
@@ -63,7 +65,7 @@ class StageLoader {
                                        {attn + "k_proj", config_.num_kv_heads * d, kv},
                                        {attn + "v_proj", config_.num_kv_heads * d, kv}};
     CAIRN_ASSIGN_OR_RETURN(weights.norm, Norm(prefix + "input_layernorm.weight", hidden));
-    CAIRN_ASSIGN_OR_RETURN(weights.qkv.weight, Matrix(pieces, hidden, {0, hidden}));
+    CAIRN_ASSIGN_OR_RETURN(weights.qkv.weight, Linear(pieces, hidden, {0, hidden}));
     if (config_.qkv_bias) {
       CAIRN_ASSIGN_OR_RETURN(weights.qkv.bias, Bias(pieces, bias_dtype_));
     }
@@ -72,7 +74,7 @@ class StageLoader {
       CAIRN_ASSIGN_OR_RETURN(weights.k_norm, Norm(attn + "k_norm.weight", d));
     }
     CAIRN_ASSIGN_OR_RETURN(weights.o.weight,
-                           Matrix({{attn + "o_proj", hidden, {0, hidden}}}, config_.num_heads * d, q));
+                           Linear({{attn + "o_proj", hidden, {0, hidden}}}, config_.num_heads * d, q));
     if (config_.o_bias) {
       CAIRN_ASSIGN_OR_RETURN(weights.o.bias, Bias({{attn + "o_proj", hidden, {0, hidden}}}, row_bias_dtype_));
     }
@@ -85,8 +87,8 @@ class StageLoader {
     const Range shard = EvenShard(inner, placement_.tp, placement_.tp_rank);
     const std::vector<Piece> pieces = {{mlp + "gate_proj", inner, shard}, {mlp + "up_proj", inner, shard}};
     CAIRN_ASSIGN_OR_RETURN(weights.norm, Norm(prefix + "post_attention_layernorm.weight", hidden));
-    CAIRN_ASSIGN_OR_RETURN(weights.gate_up.weight, Matrix(pieces, hidden, {0, hidden}));
-    CAIRN_ASSIGN_OR_RETURN(weights.down.weight, Matrix({{mlp + "down_proj", hidden, {0, hidden}}}, inner, shard));
+    CAIRN_ASSIGN_OR_RETURN(weights.gate_up.weight, Linear(pieces, hidden, {0, hidden}));
+    CAIRN_ASSIGN_OR_RETURN(weights.down.weight, Linear({{mlp + "down_proj", hidden, {0, hidden}}}, inner, shard));
     if (config_.mlp_bias) {
       CAIRN_ASSIGN_OR_RETURN(weights.gate_up.bias, Bias(pieces, bias_dtype_));
       CAIRN_ASSIGN_OR_RETURN(weights.down.bias, Bias({{mlp + "down_proj", hidden, {0, hidden}}}, row_bias_dtype_));
@@ -98,7 +100,7 @@ class StageLoader {
   absl::Status LoadEnds(StageWeights& stage) {
     const auto table = [&](const std::string& name) -> absl::StatusOr<std::shared_ptr<PackedMatrix>> {
       CAIRN_ASSIGN_OR_RETURN(PackedMatrix matrix, Matrix({{name, config_.vocab_size, stage.vocab}}, config_.hidden_size,
-                                                         {0, config_.hidden_size}));
+                                                         {0, config_.hidden_size}, Quantization::kNone));
       return std::make_shared<PackedMatrix>(std::move(matrix));
     };
     if (placement_.first_stage) {
@@ -117,13 +119,28 @@ class StageLoader {
     return absl::OkStatus();
   }
 
+  absl::StatusOr<PackedMatrix> Linear(const std::vector<Piece>& pieces, int64_t total_columns, Range columns) {
+    return Matrix(pieces, total_columns, columns, quantization_);
+  }
+
   // Rows of several tensors of `total_columns` columns each, one below the other; of each the columns `columns`.
-  absl::StatusOr<PackedMatrix> Matrix(const std::vector<Piece>& pieces, int64_t total_columns, Range columns) {
+  absl::StatusOr<PackedMatrix> Matrix(const std::vector<Piece>& pieces, int64_t total_columns, Range columns,
+                                      Quantization quantization) {
     int64_t rows = 0;
     for (const Piece& piece : pieces) rows += piece.rows.size();
-    CAIRN_ASSIGN_OR_RETURN(const DType stored, source_.TypeOf(pieces[0].name + ".weight"));
-    CAIRN_ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Create(device_, PackedTypeFor(stored, compute_, device_),
-                                                                     rows, columns.size()));
+    CAIRN_ASSIGN_OR_RETURN(const DType first, source_.TypeOf(pieces[0].name + ".weight"));
+    if (quantization == Quantization::kInt8 && !device_.is_cpu()) {
+      return absl::InvalidArgumentError("--quantization=int8 is for --device=cpu; on a GPU use fp8");
+    }
+    bool float8 = quantization == Quantization::kFp8;
+    for (const Piece& piece : pieces) {
+      CAIRN_ASSIGN_OR_RETURN(const DType stored, source_.TypeOf(piece.name + ".weight"));
+      float8 = float8 || stored == DType::kFloat8E4M3;
+    }
+    const DType type = float8                                ? DType::kFloat8E4M3
+                       : quantization == Quantization::kInt8 ? DType::kInt8
+                                                             : PackedTypeFor(first, compute_, device_);
+    CAIRN_ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Create(device_, type, rows, columns.size()));
     int64_t row = 0;
     for (const Piece& piece : pieces) {
       CAIRN_RETURN_IF_ERROR(LoadPacked(source_, piece.name + ".weight", {piece.total_rows, total_columns}, piece.rows,
@@ -151,6 +168,7 @@ class StageLoader {
   const ModelConfig& config_;
   const StagePlacement& placement_;
   DType compute_;
+  Quantization quantization_;
   Device device_;
   DType bias_dtype_, row_bias_dtype_;  // of column-parallel and row-parallel linears
   WeightSource& source_;
@@ -159,8 +177,8 @@ class StageLoader {
 }  // namespace
 
 absl::StatusOr<StageWeights> LoadStage(const ModelConfig& config, const StagePlacement& placement, Context& context,
-                                       WeightSource& source, const LoadProgress& progress) {
-  return StageLoader(config, placement, context, source).Load(progress);
+                                       Quantization quantization, WeightSource& source, const LoadProgress& progress) {
+  return StageLoader(config, placement, context, quantization, source).Load(progress);
 }
 
 }  // namespace cairn

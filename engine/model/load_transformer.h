@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "engine/model/model_config.h"
 #include "engine/model/transformer.h"
+#include "engine/weights/quantization.h"
 #include "engine/weights/weight_source.h"
 #include "kernels/core/context.h"
 #include "parallel/shard/shard.h"
@@ -26,7 +27,7 @@ using LoadProgress = std::function<void(double)>;
 // For the context's device and activation type. INVALID_ARGUMENT where the shape does not divide (parallel/shard says
 // which sizes do), or what the source reports.
 absl::StatusOr<StageWeights> LoadStage(const ModelConfig& config, const StagePlacement& placement, Context& context,
-                                       WeightSource& source, const LoadProgress& progress);
+                                       Quantization quantization, WeightSource& source, const LoadProgress& progress);
 
 }  // namespace cairn
 

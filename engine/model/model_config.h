@@ -38,6 +38,8 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;            // Qwen3: RMSNorm per head on q and k
   DType dtype = DType::kBFloat16;  // as stored (torch_dtype / dtype)
+  // Linear layers are stored in E4M3, each with a scale, or one for each row, beside it (quantization_config).
+  bool float8_weights = false;
   int32_t bos_token_id = -1;
   std::vector<int32_t> eos_token_ids;  // generation_config.json's, else config.json's
 };

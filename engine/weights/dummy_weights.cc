@@ -84,10 +84,14 @@ class DummyWeights : public WeightSource {
     return config_.dtype;
   }
 
+  absl::StatusOr<std::vector<int64_t>> ShapeOf(const std::string& name) const override {
+    CAIRN_RETURN_IF_ERROR(TypeOf(name).status());
+    return shapes_.at(name);
+  }
+
   absl::Status Read(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
                     void* out) override {
-    CAIRN_RETURN_IF_ERROR(TypeOf(name).status());
-    const std::vector<int64_t>& own = shapes_.at(name);
+    CAIRN_ASSIGN_OR_RETURN(const std::vector<int64_t> own, ShapeOf(name));
     if (own != shape)
       return absl::InvalidArgumentError(
           absl::StrCat(config_.name, ": tensor ", name, " has shape ", ShapeText(own), ", not ", ShapeText(shape)));

@@ -35,12 +35,25 @@ bool ReadableType(const std::string& dtype, DType& type) {
   if (dtype == "F32") type = DType::kFloat32;
   if (dtype == "BF16") type = DType::kBFloat16;
   if (dtype == "F16") type = DType::kFloat16;
-  return dtype == "F32" || dtype == "BF16" || dtype == "F16";
+  if (dtype == "F8_E4M3") type = DType::kFloat8E4M3;
+  return dtype == "F32" || dtype == "BF16" || dtype == "F16" || dtype == "F8_E4M3";
 }
 
-// What older converters left in checkpoints, and a copy of tied weights: neither changes the answer.
+bool IsFloat8(const SafetensorsEntry& entry) { return entry.dtype == "F8_E4M3"; }
+
+// What stands beside a linear layer's weights in E4M3, and what is not needed of such a checkpoint.
+bool IsFloat8Scale(const std::string& name) {
+  for (const char* end : {"_proj.weight_scale", "_proj.input_scale", "_proj.output_scale", ".k_scale", ".v_scale"}) {
+    if (absl::EndsWith(name, end)) return true;
+  }
+  return false;
+}
+
+// What older converters left in checkpoints, and a copy of tied weights: neither changes the answer. Scales are looked
+// for where they are needed.
 bool IsTolerated(const std::string& name, const ModelConfig& config) {
-  return absl::EndsWith(name, ".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
+  return absl::EndsWith(name, ".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight") ||
+         (config.float8_weights && IsFloat8Scale(name));
 }
 
 // The tensor map of model.safetensors.index.json: name to shard file.
@@ -151,11 +164,34 @@ class TensorCollector {
       return absl::InvalidArgumentError(absl::StrCat(location.file->path(), ": tensor ", entry.name, " has shape ",
                                                      ShapeText(entry.shape), "; config.json asks for ",
                                                      ShapeText(shape)));
-    if (!ReadableType(entry.dtype, type))
-      return absl::InvalidArgumentError(absl::StrCat(location.file->path(), ": tensor ", entry.name, " is of type ",
-                                                     entry.dtype,
-                                                     "; supported: F32, F16, BF16 (no quantized weights)"));
-    return absl::OkStatus();
+    if (ReadableType(entry.dtype, type) && !IsFloat8(entry)) return absl::OkStatus();
+    if (IsFloat8(entry) && config_.float8_weights && absl::EndsWith(entry.name, "_proj.weight")) {
+      return CheckScale(location);
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat(location.file->path(), ": tensor ", entry.name, " is of type ", entry.dtype,
+                     "; supported: F32, F16, BF16, and F8_E4M3 for linear layers where config.json has a "
+                     "quantization_config"));
+  }
+
+  absl::Status CheckScale(const Location& weight) const {
+    const SafetensorsEntry& entry = *weight.entry;
+    const auto scale = tensors_.find(absl::StrCat(entry.name, "_scale"));
+    if (scale == tensors_.end()) {
+      return absl::InvalidArgumentError(absl::StrCat(weight.file->path(), ": tensor ", entry.name,
+                                                     " is in F8_E4M3 without a ", entry.name, "_scale"));
+    }
+    const SafetensorsEntry& found = *scale->second.entry;
+    DType type;
+    int64_t elements = 1;
+    for (const int64_t dim : found.shape) elements *= dim;
+    const int64_t rows = entry.shape[0];
+    const bool fits =
+        elements == 1 || found.shape == std::vector<int64_t>{rows} || found.shape == std::vector<int64_t>{rows, 1};
+    if (fits && found.shape.size() <= 2 && ReadableType(found.dtype, type) && !IsFloat8(found)) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(
+        scale->second.file->path(), ": tensor ", found.name, " is ", found.dtype, " ", ShapeText(found.shape),
+        "; expected F32, F16 or BF16 of [], [1], [", rows, "] or [", rows, ", 1]"));
   }
 
   // The first few names; a wrong directory would otherwise print thousands.
@@ -187,6 +223,11 @@ class SafetensorsSource : public WeightSource {
     return type;
   }
 
+  absl::StatusOr<std::vector<int64_t>> ShapeOf(const std::string& name) const override {
+    CAIRN_ASSIGN_OR_RETURN(const Location location, Find(name));
+    return location.entry->shape;
+  }
+
   absl::Status Read(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
                     void* out) override {
     CAIRN_ASSIGN_OR_RETURN(const Location location, Find(name));
@@ -194,8 +235,8 @@ class SafetensorsSource : public WeightSource {
     if (location.entry->shape != shape)
       return absl::InvalidArgumentError(absl::StrCat(location.file->path(), ": tensor ", name, " has shape ",
                                                      ShapeText(location.entry->shape), ", not ", ShapeText(shape)));
-    CAIRN_CHECK(shape.size() == 1 || shape.size() == 2, name, " of rank ", shape.size());
-    const int64_t num_rows = shape.size() == 2 ? shape[0] : 1, num_columns = shape.back();
+    CAIRN_CHECK(shape.size() <= 2, name, " of rank ", shape.size());
+    const int64_t num_rows = shape.size() == 2 ? shape[0] : 1, num_columns = shape.empty() ? 1 : shape.back();
     CAIRN_CHECK(0 <= rows.begin && rows.begin <= rows.end && rows.end <= num_rows, name);
     CAIRN_CHECK(0 <= columns.begin && columns.begin <= columns.end && columns.end <= num_columns, name);
     const int64_t element = static_cast<int64_t>(DTypeSize(type));

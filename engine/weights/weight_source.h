@@ -21,8 +21,9 @@ class WeightSource {
   virtual ~WeightSource() = default;
 
   virtual absl::StatusOr<DType> TypeOf(const std::string& name) const = 0;
-  // Rows x columns of the matrix `name` (its shape must be `shape`; a vector [n] is [1, n]) as row-major elements of
-  // TypeOf(name) into `out`. Errors name file, tensor, expected and found.
+  virtual absl::StatusOr<std::vector<int64_t>> ShapeOf(const std::string& name) const = 0;
+  // Rows x columns of the matrix `name` (its shape must be `shape`; a vector [n] is [1, n], a number [1, 1]) as
+  // row-major elements of TypeOf(name) into `out`. Errors name file, tensor, expected and found.
   virtual absl::Status Read(const std::string& name, const std::vector<int64_t>& shape, Range rows, Range columns,
                             void* out) = 0;
   // Bytes of tensors read (or made) so far, without headers.
@@ -32,7 +33,9 @@ class WeightSource {
 // model.safetensors, or the shards of model.safetensors.index.json, in `directory`. Headers are parsed as hostile input
 // (sizes bounded, offsets inside the file, no overlap, known types). Checks the whole tensor list against
 // ExpectedTensors(config): a missing, extra or wrongly shaped tensor is INVALID_ARGUMENT with all three facts.
-// `lm_head.weight` beside tied embeddings and `*.rotary_emb.inv_freq` are tolerated.
+// `lm_head.weight` beside tied embeddings and `*.rotary_emb.inv_freq` are tolerated. With config.float8_weights linear
+// layers may be E4M3, with a `*.weight_scale` of one element, [N] or [N, 1] beside each; scales of activations and of
+// the KV cache are tolerated.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensors(const std::string& directory, const ModelConfig& config);
 
 // Random weights in config.dtype, nearly normal with deviation 1/sqrt(columns) (activations neither vanish nor
@@ -41,6 +44,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensors(const std::string&
 std::unique_ptr<WeightSource> MakeDummyWeights(const ModelConfig& config, uint64_t seed);
 
 // Reads [rows, columns] of a matrix into rows row_begin.. of `out`, in pieces (no second copy of the whole in memory).
+// What is E4M3 comes with its scales, into an `out` in E4M3.
 absl::Status LoadPacked(WeightSource& source, const std::string& name, const std::vector<int64_t>& shape, Range rows,
                         Range columns, PackedMatrix& out, int64_t row_begin);
 // A vector's slice as float32, on the host.

@@ -400,6 +400,23 @@ TEST_F(CliTest, PlanSaysWhatFits) {
   EXPECT_THAT(small.err, HasSubstr("raise -tp or -pp"));
 }
 
+TEST_F(CliTest, PlanCountsTheBytesOfQuantizedWeights) {
+  const auto plan = [&](const char* quantization) {
+    return RunCairn(0, {"plan", "--model", "llama-3.1-70b", "--rank-memory-bytes", "140GB", "--max-model-len", "8192",
+                        "--quantization", quantization, "--output-json", Path("plan")});
+  };
+  EXPECT_THAT(plan("none").err, HasSubstr("raise -tp or -pp"));  // 141 GB of weights alone
+  const CommandResult fp8 = plan("fp8");
+  ASSERT_EQ(fp8.exit_code, 0) << fp8.err;
+  // 80 layers of 855.6 million weights with a scale for each of their 83,968 rows and two norms; embedding and head of
+  // 128256 x 8192 in bf16, the last norm.
+  const int64_t rows = (64 + 8 + 8) * 128 + 8192 + 2 * 28672 + 8192;
+  const int64_t weights = ((64 + 8 + 8) * 128 + 64 * 128 + 3 * 28672) * int64_t{8192};
+  EXPECT_EQ(json::parse(ReadAll(Path("plan")))["stages"][0]["weight_bytes_per_rank"],
+            80 * (weights + 4 * rows + 2 * 4 * 8192) + 2 * 2 * int64_t{128256} * 8192 + 4 * 8192);
+  EXPECT_THAT(plan("fp9").err, HasSubstr("--quantization=fp9: allowed is none, int8 or fp8"));
+}
+
 // --- Models that cannot run ---
 
 TEST_F(CliTest, ModelErrorsAreOneLineAndExit65) {

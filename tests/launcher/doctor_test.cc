@@ -97,14 +97,19 @@ TEST(DoctorMemoryTest, WeightBytesAreThoseOfTheEngine) {
     const char* family;
     ParallelSizes sizes;
     const char* dtype;
-  } cases[] = {{"qwen2", {1, 1, 1}, "float32"},  {"qwen2", {4, 1, 1}, "bfloat16"}, {"llama3", {2, 2, 1}, "float32"},
-               {"qwen3", {1, 3, 1}, "bfloat16"}, {"llama2", {2, 1, 1}, "float16"}, {"mistral", {1, 2, 1}, "auto"}};
+    const char* quantization = "none";
+  } cases[] = {{"qwen2", {1, 1, 1}, "float32"},          {"qwen2", {4, 1, 1}, "bfloat16"},
+               {"llama3", {2, 2, 1}, "float32"},         {"qwen3", {1, 3, 1}, "bfloat16"},
+               {"llama2", {2, 1, 1}, "float16"},         {"mistral", {1, 2, 1}, "auto"},
+               {"llama3", {2, 1, 1}, "auto", "fp8"},     {"qwen3", {1, 2, 1}, "float32", "fp8"},
+               {"llama2", {1, 1, 1}, "bfloat16", "int8"}};
   for (const auto& c : cases) {
     const ModelConfig config = *ReadModelConfig(Checkpoint(c.family));
     const std::vector<absl::Status> statuses =
         RunThreadRanks(c.sizes.world(), [&](ControlChannel& world) -> absl::Status {
           EngineOptions options = Options(c.family);
           options.dtype = c.dtype;
+          options.quantization = c.quantization;
           options.parallel = c.sizes;
           options.kv_cache_memory_bytes = 1 << 20;
           CAIRN_ASSIGN_OR_RETURN(ProcessGroups groups, MakeProcessGroups(&world, c.sizes));
@@ -115,7 +120,8 @@ TEST(DoctorMemoryTest, WeightBytesAreThoseOfTheEngine) {
                                                                         : DType::kFloat16;
           for (const RankInfo& rank : engine->ranks()) {
             // The engine pads the rows of a matrix to whole panels, which shows in models as small as these.
-            const int64_t estimate = WeightBytes(config, rank.layers, rank.at, c.sizes, compute);
+            const int64_t estimate =
+                WeightBytes(config, rank.layers, rank.at, c.sizes, compute, *ParseQuantization(c.quantization));
             EXPECT_LE(estimate, rank.weight_bytes) << c.family << " rank " << rank.world_rank;
             EXPECT_GE(static_cast<double>(estimate), 0.95 * static_cast<double>(rank.weight_bytes))
                 << c.family << " rank " << rank.world_rank;

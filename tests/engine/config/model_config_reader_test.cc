@@ -126,6 +126,23 @@ int64_t Window(const std::string& family, Change change) {
   return config.ok() ? config->sliding_window : -1;
 }
 
+TEST(ModelConfigReaderTest, WeightsInFloat8) {
+  const auto float8_weights = [](const char* quantization) {
+    const TempModel model("llama3");
+    model.Edit("config.json",
+               [&](nlohmann::json& config) { config["quantization_config"] = nlohmann::json::parse(quantization); });
+    const absl::StatusOr<ModelConfig> config = ReadModelConfig(model.path());
+    EXPECT_TRUE(config.ok()) << config.status();
+    return config.ok() && config->float8_weights;
+  };
+  EXPECT_FALSE(ReadModelConfig(CheckpointDir("llama3"))->float8_weights);
+  EXPECT_FALSE(float8_weights("null"));
+  EXPECT_TRUE(float8_weights(R"({"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": null})"));
+  EXPECT_TRUE(float8_weights(
+      R"({"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups":
+          {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float", "strategy": "channel"}}}})"));
+}
+
 TEST(ModelConfigReaderTest, SlidingWindows) {
   EXPECT_EQ(Window("mistral", [](Json& c) { c["sliding_window"] = nullptr; }), 0);
   EXPECT_EQ(Window("mistral", [](Json& c) { c.erase("sliding_window"); }), 4096);
@@ -211,6 +228,16 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"llama3", R"({"architectures": null, "model_type": null})", {"architectures is absent"}},
         Refusal{"llama3", R"({"model_type": "granite"})", {"model_type is \"granite\"", "llama"}},
         Refusal{"llama3", R"({"quantization_config": {"quant_method": "gptq"}})", {"quantization_config is", "gptq"}},
+        Refusal{"llama3",
+                R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}})",
+                {"quantization_config is", "128", "without weight_block_size"}},
+        Refusal{"llama3",
+                R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}})",
+                {"quantization_config is", "pack-quantized", "float-quantized"}},
+        Refusal{"llama3",
+                R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "float-quantized",
+                    "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "strategy": "block"}}}}})",
+                {"quantization_config is", "block"}},
         Refusal{"llama3", R"({"dtype": "int8"})", {"dtype is \"int8\"", "bfloat16"}},
         Refusal{"llama3",
                 R"({"rope_parameters": {"rope_type": "yarn"}})",

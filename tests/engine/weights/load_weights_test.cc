@@ -16,6 +16,9 @@ class CountingSource : public WeightSource {
   explicit CountingSource(int64_t fail_from_row = INT64_MAX) : fail_from_row_(fail_from_row) {}
 
   absl::StatusOr<DType> TypeOf(const std::string&) const override { return DType::kFloat32; }
+  absl::StatusOr<std::vector<int64_t>> ShapeOf(const std::string& name) const override {
+    return absl::NotFoundError(name);
+  }
   absl::Status Read(const std::string&, const std::vector<int64_t>& shape, Range rows, Range columns,
                     void* out) override {
     if (rows.end > fail_from_row_) return absl::DataLossError("the disk");
