@@ -107,10 +107,10 @@ absl::StatusOr<Tensor> Transformer::Mlp(Context& context, Communicator& tp, cons
   return weights.down.ForwardToAdd(context, tp, activated, partial, output);
 }
 
-absl::Status Transformer::Logits(Context& context, Communicator& tp, Workspace& workspace, const Tensor& hidden,
-                                 const Tensor& logits) const {
+Tensor Transformer::ShardLogits(Context& context, const Communicator& tp, Workspace& workspace, const Tensor& hidden,
+                                const Tensor& logits) const {
   RmsNorm(context, hidden, weights_.final_norm.tensor(), config_.rms_norm_eps, hidden);
-  return VocabParallelLogits(context, tp, *weights_.head, config_.vocab_size, hidden, workspace.vocab_scratch, logits);
+  return VocabShardLogits(context, tp, *weights_.head, config_.vocab_size, hidden, workspace.vocab_scratch, logits);
 }
 
 }  // namespace cairn

@@ -77,9 +77,10 @@ class Transformer {
   // This stage's layers, in place. The cache already has room for the rows.
   absl::Status Layers(Context& context, Communicator& tp, StepRows& rows, const KvCache& cache, Workspace& workspace,
                       const Tensor& hidden) const;
-  // logits [M, vocab] f32 on tp rank 0 of hidden's rows [M, C] (changed in place). Last stage only.
-  absl::Status Logits(Context& context, Communicator& tp, Workspace& workspace, const Tensor& hidden,
-                      const Tensor& logits) const;
+  // This rank's part of the logits of hidden's rows [M, C] (changed in place): [M, its tokens] f32, in the workspace's
+  // scratch or, where tp is 1, in `logits` (VocabShardLogits). Last stage only.
+  Tensor ShardLogits(Context& context, const Communicator& tp, Workspace& workspace, const Tensor& hidden,
+                     const Tensor& logits) const;
 
   const ModelConfig& config() const { return config_; }
   const StageWeights& weights() const { return weights_; }

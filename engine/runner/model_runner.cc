@@ -1,6 +1,7 @@
 #include "engine/runner/model_runner.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "kernels/core/check.h"
@@ -9,6 +10,7 @@
 #include "kernels/core/status_macros.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
+#include "parallel/shard/parallel_embedding.h"
 
 namespace cairn {
 namespace {
@@ -59,7 +61,18 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* contex
   }
   const ModelConfig& config = runner->transformer_.config();
   const StageWeights& weights = runner->transformer_.weights();
+  for (const LayerWeights& layer : weights.layer) {
+    for (const PackedMatrix* matrix :
+         {&layer.attention.qkv.weight, &layer.attention.o.weight, &layer.mlp.gate_up.weight, &layer.mlp.down.weight}) {
+      ReserveMatMul(*context, *matrix, max_tokens);
+    }
+  }
   ReserveAttention(*context, max_tokens, weights.heads.query_heads.size(), config.head_dim, max_slots);
+  if (groups->is_last_stage()) {
+    CAIRN_ASSIGN_OR_RETURN(runner->shard_sampler_,
+                           ShardSampler::Create(context->device(), runner->workspace_.sampled.dim(0),
+                                                runner->transformer_.config().vocab_size, groups->sizes.tp));
+  }
   if (!compression.enabled()) return runner;
   const CompressorShape shape = {.heads = weights.heads,
                                  .head_dim = static_cast<int>(config.head_dim),
@@ -78,7 +91,7 @@ ModelRunner::ModelRunner(Context* context, ProcessGroups* groups, Transformer tr
       max_sequences_(max_sequences),
       transformer_(std::move(transformer)),
       workspace_(std::move(workspace)) {
-  if (is_sampling_rank()) {
+  if (groups->is_last_stage()) {
     sampler_ =
         std::make_unique<Sampler>(max_sequences, transformer_.config().vocab_size, context->threads().num_threads());
   }
@@ -167,18 +180,52 @@ void ModelRunner::FillRows(const StepPlan& plan) {
   CopyFromHost(*context_, positions_.data(), rows_.positions);
 }
 
+// Puts the rows that need whole rows of logits first; how many they are.
+int64_t ModelRunner::OrderSampled() {
+  const std::vector<Sampler::Row> sampled = sampled_;
+  const std::vector<int32_t> last_rows = last_rows_;
+  places_.resize(sampled.size());
+  std::iota(places_.begin(), places_.end(), 0);
+  const auto whole_end = std::stable_partition(places_.begin(), places_.end(),
+                                               [&](int32_t i) { return sampler_->NeedsLogits(sampled[i]); });
+  for (size_t i = 0; i < places_.size(); ++i) {
+    sampled_[i] = sampled[places_[i]];
+    last_rows_[i] = last_rows[places_[i]];
+  }
+  return whole_end - places_.begin();
+}
+
 absl::StatusOr<std::optional<StepResult>> ModelRunner::SampleRows(const StepPlan& plan, const Tensor& hidden) {
   const int64_t count = static_cast<int64_t>(sampled_.size());
   StepResult result;
   result.step = plan.step;
   if (count == 0) return is_sampling_rank() ? std::optional(result) : std::nullopt;
+  const int64_t whole = OrderSampled();
   const Tensor sampled = workspace_.sampled.Rows(0, count);
   TakeRows(*context_, hidden, last_rows_, sampled);
+  Communicator& tp = *groups_->tp;
   const Tensor logits = workspace_.logits.Rows(0, count);
-  CAIRN_RETURN_IF_ERROR(transformer_.Logits(*context_, *groups_->tp, workspace_, sampled, logits));
+  const Tensor part = transformer_.ShardLogits(*context_, tp, workspace_, sampled, logits);
+  const absl::Span<const Sampler::Row> rows = absl::MakeConstSpan(sampled_);
+  if (whole < count) {
+    CAIRN_RETURN_IF_ERROR(
+        shard_sampler_.Sample(*context_, tp, part.Rows(whole, count), *sampler_, rows.subspan(whole)));
+  }
+  if (whole > 0) {
+    const Tensor whole_logits = logits.Rows(0, whole);
+    CAIRN_RETURN_IF_ERROR(
+        GatherLogits(*context_, tp, transformer_.config().vocab_size, part, workspace_.vocab_scratch, whole_logits));
+  }
   if (!is_sampling_rank()) return std::nullopt;
   CAIRN_RETURN_IF_ERROR(WaitForRanks());
-  sampler_->Sample(*context_, OnHost(logits), sampled_, result.tokens);
+  if (whole > 0) sampler_->Sample(*context_, OnHost(logits.Rows(0, whole)), rows.first(whole), whole_tokens_);
+  if (whole < count) shard_sampler_.TakeTokens(*context_, count - whole, shard_tokens_);
+  result.tokens.resize(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    StepResult::Token& token = result.tokens[places_[i]];
+    token = i < whole ? whole_tokens_[i]
+                      : StepResult::Token{rows[i].sequence, {static_cast<int32_t>(shard_tokens_[i - whole])}};
+  }
   return result;
 }
 

@@ -1,5 +1,5 @@
 // A StepPlan in, token ids out: the same code on every rank of a replica. Ranks of the first stage embed, the others
-// receive the residual stream; the last stage samples on its tp rank 0, the others hand the stream on.
+// receive the residual stream; the last stage samples, its tp rank 0 has the tokens, the others hand the stream on.
 #ifndef CAIRN_ENGINE_RUNNER_MODEL_RUNNER_H_
 #define CAIRN_ENGINE_RUNNER_MODEL_RUNNER_H_
 
@@ -14,6 +14,7 @@
 #include "engine/model/workspace.h"
 #include "engine/runner/cache_compressor.h"
 #include "engine/runner/sampler.h"
+#include "engine/runner/shard_sampler.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/core/context.h"
 #include "kernels/core/pinned_memory.h"
@@ -59,6 +60,7 @@ class ModelRunner {
   absl::Status RunLayers(StepRows& rows, const Tensor& hidden);
   absl::Status RunRecorded();
   absl::Status RunMadeUp(int sequences, int64_t tokens);
+  int64_t OrderSampled();
   absl::StatusOr<std::optional<StepResult>> SampleRows(const StepPlan& plan, const Tensor& hidden);
   absl::Status WaitForRanks();
   Tensor OnHost(const Tensor& logits);
@@ -70,7 +72,8 @@ class ModelRunner {
   std::optional<KvCache> cache_;
   Workspace workspace_;
   PinnedMemory host_logits_;                     // of a GPU, on the sampling rank
-  std::unique_ptr<Sampler> sampler_;             // on the sampling rank
+  std::unique_ptr<Sampler> sampler_;             // on the last stage
+  ShardSampler shard_sampler_;                   // likewise
   std::unique_ptr<CacheCompressor> compressor_;  // where there is compression
   std::unique_ptr<DecodeGraphs> graphs_;         // where decode steps are recorded
   // Of the step at hand; kept to reuse their memory.
@@ -78,8 +81,12 @@ class ModelRunner {
   std::vector<KvView> views_;
   std::vector<float*> rings_;
   std::vector<int32_t> ids_, positions_;  // of the rows
-  std::vector<Sampler::Row> sampled_;     // what gets a token
-  std::vector<int32_t> last_rows_;        // the rows whose logits give it
+  // What gets a token, and the row whose logits give it: those that need whole rows of logits first. Which of the
+  // plan's rows they are.
+  std::vector<Sampler::Row> sampled_;
+  std::vector<int32_t> last_rows_, places_;
+  std::vector<int64_t> shard_tokens_;
+  std::vector<StepResult::Token> whole_tokens_;
 };
 
 }  // namespace cairn

@@ -18,12 +18,17 @@ inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::
   return counter;
 }
 
-// Uniform in [0, 1) with 53 bits.
-inline double PhiloxUniform(uint64_t seed, uint64_t request_key, uint32_t index, uint32_t position) {
+// Uniform in [0, 1), in units of 2^-64.
+inline uint64_t PhiloxFraction(uint64_t seed, uint64_t request_key, uint32_t index, uint32_t position) {
   const auto bits =
       Philox4x32({static_cast<uint32_t>(request_key), static_cast<uint32_t>(request_key >> 32), position, index},
                  {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  return static_cast<double>((uint64_t{bits[0]} << 32 | bits[1]) >> 11) * 0x1p-53;
+  return uint64_t{bits[0]} << 32 | bits[1];
+}
+
+// The same as a number, with 53 bits.
+inline double PhiloxUniform(uint64_t seed, uint64_t request_key, uint32_t index, uint32_t position) {
+  return static_cast<double>(PhiloxFraction(seed, request_key, index, position) >> 11) * 0x1p-53;
 }
 
 }  // namespace cairn

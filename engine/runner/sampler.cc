@@ -6,6 +6,7 @@
 
 #include "engine/runner/philox.h"
 #include "kernels/core/check.h"
+#include "kernels/ops/sample.h"
 
 namespace cairn {
 namespace {
@@ -62,9 +63,7 @@ void KeepNucleus(double top_p, float max_logit, std::vector<Candidate>& candidat
 }  // namespace
 
 Sampler::Sampler(int max_sequences, int64_t vocab_size, int num_workers)
-    : vocab_size_(vocab_size), states_(max_sequences), candidates_(num_workers) {
-  for (auto& candidates : candidates_) candidates.reserve(vocab_size);
-}
+    : vocab_size_(vocab_size), states_(max_sequences), candidates_(num_workers) {}
 
 void Sampler::Open(const OpenSequence& open) {
   State& state = states_[open.sequence];
@@ -78,6 +77,25 @@ void Sampler::Open(const OpenSequence& open) {
 
 void Sampler::Close(int32_t sequence) { states_[sequence] = State(); }
 
+bool Sampler::NeedsLogits(const Row& row) const {
+  const State& state = states_[row.sequence];
+  const SamplerSpec& spec = state.spec.sampler;
+  if (spec.num_logprobs >= 0 || state.counts_tokens) return true;
+  if (IsMasked(state, row) && !state.spec.masked_tokens.empty()) return true;
+  return spec.temperature != 0 && (spec.top_k > 0 || spec.top_p < 1 || spec.min_p > 0);
+}
+
+float Sampler::InverseTemperature(const Row& row) const {
+  const float temperature = states_[row.sequence].spec.sampler.temperature;
+  return temperature == 0 ? 0 : 1 / temperature;
+}
+
+uint64_t Sampler::Fraction(const Row& row) const {
+  const SamplerSpec& spec = states_[row.sequence].spec.sampler;
+  return PhiloxFraction(spec.seed, spec.request_key, static_cast<uint32_t>(spec.index),
+                        static_cast<uint32_t>(row.position));
+}
+
 void Sampler::ApplyPenalties(const State& state, float* logits) const {
   const SamplerSpec& spec = state.spec.sampler;
   for (const auto& [token, count] : state.answer_counts) {
@@ -89,14 +107,12 @@ void Sampler::ApplyPenalties(const State& state, float* logits) const {
   }
 }
 
-int32_t Sampler::Draw(const SamplerSpec& spec, const float* logits, int32_t position,
-                      std::vector<Candidate>& candidates) const {
-  const float max_logit = logits[ArgMax(logits, vocab_size_)];
-  if (!std::isfinite(max_logit)) return ArgMax(logits, vocab_size_);  // nothing to draw from
-  const double uniform =
-      PhiloxUniform(spec.seed, spec.request_key, static_cast<uint32_t>(spec.index), static_cast<uint32_t>(position));
-  const float inverse_temperature = 1 / spec.temperature;
-  const float scaled_max = max_logit * inverse_temperature;
+int32_t Sampler::Draw(const Row& row, const float* logits, std::vector<Candidate>& candidates) const {
+  const SamplerSpec& spec = states_[row.sequence].spec.sampler;
+  const int32_t best = ArgMax(logits, vocab_size_);
+  const float inverse_temperature = InverseTemperature(row);
+  const float scaled_max = logits[best] * inverse_temperature;
+  if (!std::isfinite(scaled_max)) return best;  // nothing to draw from
   const float least = spec.min_p > 0 ? scaled_max + std::log(spec.min_p) : -std::numeric_limits<float>::infinity();
   candidates.clear();
   for (int64_t i = 0; i < vocab_size_; ++i) {
@@ -110,15 +126,15 @@ int32_t Sampler::Draw(const SamplerSpec& spec, const float* logits, int32_t posi
     candidates.resize(spec.top_k);
   }
   if (spec.top_p < 1) KeepNucleus(spec.top_p, scaled_max, candidates);
-  double total = 0;
-  for (const Candidate& candidate : candidates) total += std::exp(candidate.first - scaled_max);
-  const double target = uniform * total;
-  double sum = 0;
-  for (const Candidate& candidate : candidates) {
-    sum += std::exp(candidate.first - scaled_max);
-    if (sum > target) return candidate.second;
-  }
-  return candidates.back().second;  // rounding left the sum a hair short
+  int64_t total = 0;
+  for (const Candidate& candidate : candidates) total += SampleWeight(candidate.first - scaled_max);
+  int64_t left = SampleTarget(total, Fraction(row));
+  const auto drawn = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& candidate) {
+    left -= SampleWeight(candidate.first - scaled_max);
+    return left < 0;
+  });
+  CAIRN_CHECK(drawn != candidates.end(), "a draw beyond the total");
+  return drawn->second;
 }
 
 TokenLogprob Sampler::SampleRow(float* logits, const Row& row, std::vector<Candidate>& candidates) const {
@@ -141,7 +157,7 @@ TokenLogprob Sampler::SampleRow(float* logits, const Row& row, std::vector<Candi
   const auto remember = [&](int32_t token) {
     if (wants_logprobs) raw.emplace_back(token, logits[token]);
   };
-  if (row.position - state.spec.prompt_length < spec.min_tokens) {
+  if (IsMasked(state, row)) {
     for (int32_t token : state.spec.masked_tokens) {
       if (token >= vocab_size_) continue;
       remember(token);
@@ -154,7 +170,7 @@ TokenLogprob Sampler::SampleRow(float* logits, const Row& row, std::vector<Candi
     }
     ApplyPenalties(state, logits);
   }
-  result.token = spec.temperature == 0 ? ArgMax(logits, vocab_size_) : Draw(spec, logits, row.position, candidates);
+  result.token = spec.temperature == 0 ? ArgMax(logits, vocab_size_) : Draw(row, logits, candidates);
   if (wants_logprobs) {
     const auto known =
         std::find_if(raw.begin(), raw.end(), [&](const auto& entry) { return entry.first == result.token; });

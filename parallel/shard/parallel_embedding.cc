@@ -37,12 +37,12 @@ absl::Status VocabParallelEmbed(Context& context, Communicator& tp, const Packed
   return tp.size() == 1 ? absl::OkStatus() : SumDisjoint(tp, y);
 }
 
-absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
-                                 const Tensor& x, const Tensor& scratch, const Tensor& logits) {
+Tensor VocabShardLogits(Context& context, const Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
+                        const Tensor& x, const Tensor& scratch, const Tensor& logits) {
   const MatMulOptions exact = {.bias = {}, .round_output = false};
   if (tp.size() == 1) {
     MatMul(context, x, head, logits, exact);
-    return absl::OkStatus();
+    return logits;
   }
   // Every rank gathers the same width, so the last ranks send padding.
   const int64_t rows = x.dim(0), width = VocabShard(vocab_size, tp.size(), 0).size();
@@ -50,12 +50,27 @@ absl::Status VocabParallelLogits(Context& context, Communicator& tp, const Packe
               scratch.num_elements(), " floats for ", rows, " rows of ", width, " on ", tp.size(), " ranks");
   const int64_t own = VocabShard(vocab_size, tp.size(), tp.rank()).size();
   CAIRN_CHECK(head.rows() == own, "a head of ", head.rows(), " rows for ", own, " tokens");
-  const Tensor part = scratch.Rows(0, rows * width).Reshape({rows, width});
-  const Tensor gathered = scratch.Rows(rows * width, rows * width * (tp.size() + 1)).Reshape({tp.size(), rows, width});
-  if (own > 0) MatMul(context, x, head, part.Columns(0, own), exact);
-  CAIRN_RETURN_IF_ERROR(tp.Gather(part, gathered, /*root=*/0));
+  const Tensor part = scratch.Rows(0, rows * width).Reshape({rows, width}).Columns(0, own);
+  if (own > 0) MatMul(context, x, head, part, exact);
+  return part;
+}
+
+absl::Status GatherLogits(Context& context, Communicator& tp, int64_t vocab_size, const Tensor& part,
+                          const Tensor& scratch, const Tensor& logits) {
+  if (tp.size() == 1) return absl::OkStatus();
+  const int64_t rows = logits.dim(0), width = VocabShard(vocab_size, tp.size(), 0).size();
+  const int64_t begin = part.dim(0) * width;  // behind all of the part
+  CAIRN_CHECK(rows <= part.dim(0), rows, " of ", part.dim(0), " rows");
+  const Tensor gathered = scratch.Rows(begin, begin + rows * width * tp.size()).Reshape({tp.size(), rows, width});
+  CAIRN_RETURN_IF_ERROR(tp.Gather(scratch.Rows(0, rows * width).Reshape({rows, width}), gathered, /*root=*/0));
   if (tp.rank() == 0) JoinColumns(context, gathered, logits);
   return absl::OkStatus();
+}
+
+absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
+                                 const Tensor& x, const Tensor& scratch, const Tensor& logits) {
+  const Tensor part = VocabShardLogits(context, tp, head, vocab_size, x, scratch, logits);
+  return GatherLogits(context, tp, vocab_size, part, scratch, logits);
 }
 
 }  // namespace cairn

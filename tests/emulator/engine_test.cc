@@ -87,6 +87,55 @@ TEST(GpuEngineTest, BFloat16IsNearTheCpu) {
   }
 }
 
+// --- Weights in 8 bits ---
+
+// The same codes on both, sums in another order: a code of an activation may fall to the other side of a boundary.
+TEST(GpuEngineTest, Float8IsNearTheCpu) {
+  const nlohmann::json expected = ReadJson(CheckpointDir("qwen2") + "/expected.json");  // with biases
+  std::vector<Request> requests = ReferenceRequests(expected, 2);
+  for (Request& request : requests) request.sampling.logprobs = 4;
+  EngineOptions options = GpuOptions("qwen2");
+  options.quantization = "fp8";
+  for (const int tp : {1, 2}) {
+    options.parallel.tp = tp;
+    options.device = "cpu";
+    const HarnessResult cpu = Answer(options, requests);
+    options.device = "cuda";
+    const HarnessResult gpu = Answer(options, requests);
+    for (const auto& [id, output] : cpu.outputs) {
+      const TokenLogprob &wanted = output.completions[0].logprobs[0],
+                         &found = gpu.outputs.at(id).completions[0].logprobs[0];
+      for (size_t k = 0; k < 4; ++k) EXPECT_NEAR(found.top[k].second, wanted.top[k].second, 0.1) << id << " tp " << tp;
+    }
+  }
+  options.quantization = "int8";
+  EXPECT_THAT(RunEngine(options, requests).status().message(), HasSubstr("--quantization=int8 is for --device=cpu"));
+}
+
+// --- Sampling ---
+
+// Rows of every kind beside each other: greedy and plain ones, whose logits stay where they are, and such as need them
+// whole. In float32 the CPU's tokens.
+TEST(GpuEngineTest, SamplesAsTheCpuDoes) {
+  std::vector<Request> requests = MixedRequests();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (i % 3 != 0) requests[i].sampling.logprobs.reset();
+    if (i % 4 == 3) requests[i].sampling.top_p = 0.7f;
+  }
+  EngineOptions options = GpuOptions("qwen3");
+  options.device = "cpu";
+  const HarnessResult cpu = Answer(options, requests);
+  options.device = "cuda";
+  for (const ParallelSizes sizes : {ParallelSizes{1, 1, 1}, ParallelSizes{2, 1, 1}, ParallelSizes{1, 2, 1}}) {
+    options.parallel = sizes;
+    const HarnessResult gpu = Answer(options, requests);
+    for (const auto& [id, output] : cpu.outputs) {
+      EXPECT_EQ(output.completions[0].token_ids, gpu.outputs.at(id).completions[0].token_ids)
+          << id << " tp " << sizes.tp;
+    }
+  }
+}
+
 // --- Recorded steps ---
 
 TEST(GpuGraphsTest, ReplayedStepsGiveTheSameBits) {

@@ -4,9 +4,11 @@
 
 #include <cmath>
 #include <map>
+#include <random>
 #include <set>
 
 #include "engine/runner/philox.h"
+#include "kernels/ops/sample.h"
 
 namespace cairn {
 namespace {
@@ -87,6 +89,55 @@ TEST_F(SamplerTest, DependsOnSeedRequestIndexAndPositionAlone) {
   others.insert(One({.sampler = {.seed = 5, .request_key = 77, .index = 2}}, logits, 20).token);
   EXPECT_EQ(others.size(), 4u);
   EXPECT_FALSE(others.contains(token));
+}
+
+// What is chosen where the logits are (kernels/ops/sample.h) is what whole rows on the host give.
+TEST_F(SamplerTest, PlainRowsGetTheTokensOfTheSampleOps) {
+  std::mt19937 rng(3);
+  std::normal_distribution<float> normal(0, 2);
+  const int64_t vocab = kSampleChunk + 300, chunks = NumSampleChunks(vocab);
+  std::set<int64_t> drawn;
+  for (int i = 0; i < 40; ++i) {
+    std::vector<float> logits(static_cast<size_t>(vocab));
+    for (float& logit : logits) logit = normal(rng);
+    const OpenSequence open = {
+        .sampler = {.seed = 9, .request_key = 5, .temperature = 0.25f * static_cast<float>(i % 8)}};
+    Sampler sampler(1, vocab, 1);
+    sampler.Open(open);
+    const Sampler::Row row = {0, 10 + i};
+    ASSERT_FALSE(sampler.NeedsLogits(row));
+    float inverse = sampler.InverseTemperature(row);
+    int64_t fraction = static_cast<int64_t>(sampler.Fraction(row)), best = 0, token = -1;
+    std::vector<int64_t> totals(static_cast<size_t>(chunks));
+    const auto words = [](int64_t& value) { return Tensor(&value, DType::kInt64, {1}); };
+    const Tensor whole(logits.data(), DType::kFloat32, {1, vocab}), scale(&inverse, DType::kFloat32, {1});
+    const Tensor sums(totals.data(), DType::kInt64, {1, chunks});
+    BestTokens(*context_, whole, 0, words(best));
+    SampleTotals(*context_, whole, words(best), scale, sums);
+    SampleTokens(*context_, whole, 0, 0, words(best), scale, words(fraction), sums.Reshape({1, 1, chunks}),
+                 words(token));
+    EXPECT_EQ(One(open, logits, row.position).token, token) << "temperature " << open.sampler.temperature;
+    drawn.insert(token);
+  }
+  EXPECT_GT(drawn.size(), 30u);
+}
+
+TEST_F(SamplerTest, KnowsWhichRowsNeedTheirLogits) {
+  const auto needs = [](const OpenSequence& open) {
+    Sampler sampler(1, 4, 1);
+    sampler.Open(open);
+    return sampler.NeedsLogits({0, 10});
+  };
+  EXPECT_FALSE(
+      needs({.sampler = {.temperature = 0, .top_p = 0.5f, .min_p = 0.1f, .top_k = 5}}));  // greedy all the same
+  EXPECT_FALSE(needs({.sampler = {.temperature = 2}}));
+  EXPECT_TRUE(needs({.sampler = {.top_p = 0.5f}}));
+  EXPECT_TRUE(needs({.sampler = {.min_p = 0.5f}}));
+  EXPECT_TRUE(needs({.sampler = {.top_k = 5}}));
+  EXPECT_TRUE(needs({.sampler = {.num_logprobs = 0}}));
+  EXPECT_TRUE(needs({.sampler = {.repetition_penalty = 2}, .history = {1}}));
+  EXPECT_TRUE(needs({.sampler = {.min_tokens = 3}, .prompt_length = 8, .masked_tokens = {1}}));
+  EXPECT_FALSE(needs({.sampler = {.min_tokens = 3}, .prompt_length = 7, .masked_tokens = {1}}));
 }
 
 TEST_F(SamplerTest, PenaltiesAndMinTokens) {
