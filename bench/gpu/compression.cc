@@ -13,7 +13,8 @@ namespace cairn::bench {
 namespace {
 
 constexpr int kWindow = 8, kGroup = 4, kHeadDim = 128;
-constexpr float kThreshold = 0.5f;
+constexpr int kPoolWidth = 7;
+constexpr float kThreshold = 0.5f, kLambda = 0.1f;
 
 class Compaction {
  public:
@@ -109,6 +110,24 @@ void MeasureCompaction(Gpu& gpu) {
     c.FillKept();
     const double seconds = gpu.Time([&] { KvCompact(gpu.context(), c.kv(), c.kept()); });
     gpu.Report("compaction", c.fields(), seconds, c.moved_bytes(), 0);
+  }
+}
+
+// All of it, as the scorer rkv and the engine run it for one layer of one sequence.
+void MeasureEvent(Gpu& gpu) {
+  for (const int32_t slots : Sizes(gpu)) {
+    Compaction c(gpu, slots);
+    const Buffer memory = gpu.Allocate(static_cast<size_t>(c.scores().num_elements()) * sizeof(float));
+    const Tensor pooled(memory.data(), DType::kFloat32, {c.scores().dim(0), c.scores().dim(1)}, gpu.device());
+    const double seconds = gpu.Time([&] {
+      WindowImportance(gpu.context(), c.kv(), c.queries(), c.scores());
+      PoolSlots(gpu.context(), c.scores(), Pooling::kMax, kPoolWidth, pooled);
+      KeyRedundancy(gpu.context(), c.kv(), kThreshold, RedundancyVariant::kCode, /*remembers=*/false, c.scores());
+      MixScores(gpu.context(), kLambda, pooled, kLambda - 1, c.scores(), c.scores());
+      SelectTopK(gpu.context(), c.scores(), 0, kWindow, c.kept());
+      KvCompact(gpu.context(), c.kv(), c.kept());
+    });
+    gpu.Report("event", c.fields(), seconds, 0, c.pair_flops() + c.logit_flops());
   }
 }
 

@@ -430,7 +430,7 @@ STAGES = {
     "op_tests": (60, op_tests),
     "greedy": (60, greedy),
     "attention": (20, figures_of("attention")),
-    "compression": (20, figures_of("importance", "redundancy", "selection", "compaction")),
+    "compression": (20, figures_of("importance", "redundancy", "selection", "compaction", "event")),
     "rkv": (110, end_to_end("rkv", "1:1024,64:1024,max:1024", "--max-model-len", "32768", "--max-num-seqs", "640",
                             "--steps", "144")),
     "full": (110, end_to_end("none", "1:8192,64:4096,max@16384:8192,max@32768:16384", "--max-model-len", "32768",

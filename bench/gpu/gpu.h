@@ -72,6 +72,7 @@ void MeasureImportance(Gpu& gpu);
 void MeasureRedundancy(Gpu& gpu);
 void MeasureSelection(Gpu& gpu);
 void MeasureCompaction(Gpu& gpu);
+void MeasureEvent(Gpu& gpu);
 
 }  // namespace cairn::bench
 

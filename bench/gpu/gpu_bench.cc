@@ -17,10 +17,16 @@ struct Group {
   const char* name;
   void (*measure)(Gpu& gpu);
 };
-constexpr Group kGroups[] = {
-    {"device", MeasureDevice},         {"copy", MeasureCopy},           {"peak", MeasurePeak},
-    {"matmul", MeasureMatMuls},        {"attention", MeasureAttention}, {"importance", MeasureImportance},
-    {"redundancy", MeasureRedundancy}, {"selection", MeasureSelection}, {"compaction", MeasureCompaction}};
+constexpr Group kGroups[] = {{"device", MeasureDevice},
+                             {"copy", MeasureCopy},
+                             {"peak", MeasurePeak},
+                             {"matmul", MeasureMatMuls},
+                             {"attention", MeasureAttention},
+                             {"importance", MeasureImportance},
+                             {"redundancy", MeasureRedundancy},
+                             {"selection", MeasureSelection},
+                             {"compaction", MeasureCompaction},
+                             {"event", MeasureEvent}};
 
 const Group* FindGroup(const std::string& name) {
   for (const Group& group : kGroups) {
