@@ -133,7 +133,7 @@ MUTATIONS = [
     ("recall: the slot before", "key_similarity.h", "== wanted ? low - 1 : kUnknown", "== wanted ? low - 2 : kUnknown", 0,
      "newest_keys.cu", "WhatIsRemembered"),
     ("recall: new keys are old", "key_similarity.h", "return remembers && *Memory(s, head, slot) != kNew",
-     "return remembers", 0, "newest_keys.cu", "WhatIsRemembered"),
+     "return remembers && *Memory(s, head, slot) >= kNew", 0, "newest_keys.cu", "WhatIsRemembered"),
     ("pool: a neighbour too few", "score_rows.cu", "i + kernel_size / 2 + 1", "i + kernel_size / 2", 0, "score_rows.cu",
      "Pooling"),
     ("running scores: of the candidates alone", "score_rows.cu", "if (i >= n) return;\n  float& running",
