@@ -248,7 +248,7 @@ class Plot {
           "<g fill=\"none\" stroke=\"currentColor\"><path stroke-dasharray=\"2 3\" d=\"M%.1f %.1fh26\"/>"
           "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/></g>\n",
           x, y, x + 13, y);
-      absl::StrAppend(&svg_, Text(x + 34, y + 4, "start", "oracle (knows what is needed)"));
+      absl::StrAppend(&svg_, Text(x + 34, y + 4, "start", "oracle"));
       y += 22;
     }
     for (size_t i = 0; i < series_.size(); ++i, y += 22) {
