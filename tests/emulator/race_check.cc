@@ -257,6 +257,7 @@ HOOK_ATOMIC(32, unsigned)
 HOOK_ATOMIC(64, unsigned long)
 void __tsan_read_range(void* p, size_t n) { Access(p, n, false, false, __builtin_return_address(0)); }
 void __tsan_write_range(void* p, size_t n) { Access(p, n, true, false, __builtin_return_address(0)); }
+void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_init() { cuda_emulator::race::hooks_called = true; }
