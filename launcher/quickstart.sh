@@ -56,9 +56,9 @@ if ! $real; then
   launch 4 eval --config configs/runs/demo.yaml -o build/quickstart/demo --overwrite
   cat <<'END_OF_TEXT'
 
-A problem of the demo model to look at, what a harder budget costs, and what was kept of it:
+A problem of the demo model to look at, and what a harder budget costs:
   head -1 build/quickstart/demo/requests.jsonl
-  build/release/cairn eval --config configs/runs/demo.yaml --kv-budget 10% -o build/quickstart/harder
+  build/release/cairn eval --config configs/runs/demo.yaml --kv-budget 7% -o build/quickstart/harder
   build/release/cairn eval --help
 A real model instead (a download of 93 MB):
   launcher/quickstart.sh --real
