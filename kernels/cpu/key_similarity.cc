@@ -3,8 +3,8 @@
 // All pairs of keys are looked at 64 x 64 at a time, and of a tile of products only one bit each is kept: is it above
 // the threshold? A pair serves both of its keys, so that tiles on one side of the diagonal are enough; and pairs in
 // which neither key can find a newer near-duplicate than it has are left out, by whole tiles or by parts of them. (Keys
-// of real models are alike: three in four of SmolLM2-135M's pairs are above 0.5, and at 1152 tokens one tile in four is
-// looked at and one product in seven is made, most of them near the diagonal.) With a memory of the last call (a plane
+// of real models are alike: three in four of SmolLM2-135M's pairs are above 0.5, so that most keys have found theirs
+// near the diagonal.) With a memory of the last call (a plane
 // of the cache), a key that was there then and whose near-duplicate is still there, or that had none, has nothing to
 // find among the keys of then: of a tile of old keys only those are looked for whose near-duplicate has gone.
 #include <algorithm>

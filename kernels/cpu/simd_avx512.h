@@ -3,11 +3,7 @@
 #ifndef CAIRN_KERNELS_CPU_SIMD_AVX512_H_
 #define CAIRN_KERNELS_CPU_SIMD_AVX512_H_
 
-#include <immintrin.h>
-
-#include <cstdint>
-
-#define CAIRN_SIMD inline __attribute__((always_inline))
+#include "kernels/cpu/simd_256.h"
 
 namespace cairn::cpu {
 namespace {
@@ -48,16 +44,6 @@ CAIRN_SIMD uint32_t MaskAtLeast(const int32_t* p, int32_t bound) {
 
 CAIRN_SIMD uint32_t MaskGreater(F32x16 a, F32x16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 
-CAIRN_SIMD float SumOf8(__m256 a) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
-}
-CAIRN_SIMD float MaxOf8(__m256 a) {
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
-}
 CAIRN_SIMD __m256 AddHalves(F32x16 a) {
   return _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
 }
@@ -78,26 +64,12 @@ CAIRN_SIMD F32x16 LowBf16(U32x16 a) { return {_mm512_castsi512_ps(_mm512_slli_ep
 CAIRN_SIMD F32x16 HighBf16(U32x16 a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(0xffff0000))))};
 }
-CAIRN_SIMD __m256 LoadBf16Of8(const uint16_t* p) {
-  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-}
-CAIRN_SIMD __m256 LoadF16Of8(const uint16_t* p) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
 CAIRN_SIMD F32x16 LoadBf16(const uint16_t* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
 }
 CAIRN_SIMD F32x16 LoadF16(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
-}
-CAIRN_SIMD __m256i F16BitsOfF8(const uint8_t* p) {
-  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
-  const __m256i sign = _mm256_slli_epi16(_mm256_xor_si256(wide, magnitude), 8);
-  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
-  return _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
 }
 CAIRN_SIMD F32x16 LoadI8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
