@@ -3,7 +3,6 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <random>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/check_cuda.h"
 #include "kernels/core/dtype.h"
+#include "kernels/core/float8.h"
 #include "kernels/core/status_macros.h"
 #include "kernels/cuda/device_state.h"
 
@@ -25,10 +25,6 @@ constexpr int kRepeats = 15, kWarmUps = 3;
 uint8_t RandomFloat8(std::mt19937& random) {
   const uint32_t bits = random();
   return static_cast<uint8_t>((bits & 0x80) | (0x20 + (bits & 0x1f)));
-}
-double Float8ToDouble(uint8_t bits) {  // of a normal number
-  const double magnitude = std::ldexp(1 + (bits & 7) / 8.0, ((bits >> 3) & 15) - 7);
-  return bits & 0x80 ? -magnitude : magnitude;
 }
 
 }  // namespace
@@ -93,7 +89,7 @@ Buffer Gpu::AllocateRandom(LtType type, int64_t elements) {
 double Gpu::RandomElement(LtType type, int64_t i) const {
   const std::vector<uint8_t>& block = Block(type);
   const size_t at = static_cast<size_t>(i * LtTypeSize(type)) % block.size();
-  if (type == LtType::kFloat8) return Float8ToDouble(block[at]);
+  if (type == LtType::kFloat8) return Float8E4M3ToFloat(block[at]);
   return BFloat16ToFloat(static_cast<uint16_t>(block[at] | block[at + 1] << 8));
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/check_cuda.h"
 #include "kernels/core/dtype.h"
+#include "kernels/ops/quantize.h"
 
 namespace cairn::bench {
 namespace {
@@ -52,7 +53,7 @@ struct Operands {
 void MeasureOne(Gpu& gpu, const Weights& weights, LtType type, int64_t rows, size_t workspace_bytes,
                 const Operands& operands) {
   // fp8 takes multiples of 16 rows; fewer are padded.
-  const int64_t m = type == LtType::kFloat8 ? (rows + 15) / 16 * 16 : rows;
+  const int64_t m = type == LtType::kFloat8 ? Float8Padded(rows) : rows;
   const LtMatMul::Problem problem = {
       type, m, weights.n, weights.k, workspace_bytes, reinterpret_cast<const float*>(operands.scale.data())};
   LtMatMul product(gpu.lt(), problem, kCandidates);

@@ -86,13 +86,13 @@ absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
   return buffer;
 }
 
-void Buffer::Fill(const void* host, size_t bytes) {
-  CAIRN_CHECK(bytes <= size_bytes_, bytes, " into ", size_bytes_);
+void Buffer::Fill(const void* host, size_t bytes, size_t begin) {
+  CAIRN_CHECK(begin <= size_bytes_ && bytes <= size_bytes_ - begin, bytes, " at ", begin, " into ", size_bytes_);
   if (bytes == 0) return;
 #if CAIRN_CUDA
-  if (!device_.is_cpu()) return cuda::FillMemory(device_.index, data_, host, bytes);
+  if (!device_.is_cpu()) return cuda::FillMemory(device_.index, data_ + begin, host, bytes);
 #endif
-  std::memcpy(data_, host, bytes);
+  std::memcpy(data_ + begin, host, bytes);
 }
 
 void Buffer::Clear() {

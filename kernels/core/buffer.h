@@ -22,7 +22,7 @@ class Buffer {
   ~Buffer() { Free(); }
 
   // At loading time; done on return. On a GPU they do not wait for what was given to streams.
-  void Fill(const void* host, size_t bytes);  // the first `bytes` of it
+  void Fill(const void* host, size_t bytes, size_t begin = 0);  // bytes [begin, begin + bytes)
   void Clear();
 
   uint8_t* data() const { return data_; }

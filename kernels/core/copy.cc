@@ -16,12 +16,13 @@ struct ByteRows {
   size_t rows, width, pitch;
 };
 
-ByteRows RowsOf(Context& context, const Tensor& tensor) {
+// One row where the tensor is contiguous, if `join`.
+ByteRows RowsOf(Context& context, const Tensor& tensor, bool join = true) {
   CAIRN_CHECK(tensor.device() == context.device(), "a copy of a tensor of another device");
   const size_t element = DTypeSize(tensor.dtype());
   const size_t width = static_cast<size_t>(tensor.row_elements()) * element;
   char* data = static_cast<char*>(tensor.raw());
-  if (tensor.is_contiguous()) return {data, 1, tensor.size_bytes(), tensor.size_bytes()};
+  if (join && tensor.is_contiguous()) return {data, 1, tensor.size_bytes(), tensor.size_bytes()};
   return {data, static_cast<size_t>(tensor.dim(0)), width, static_cast<size_t>(tensor.row_stride()) * element};
 }
 
@@ -40,25 +41,16 @@ void CopyFromHost(Context& context, const void* from, const Tensor& to) {
 void CopyTensor(Context& context, const Tensor& from, const Tensor& to) {
   CAIRN_CHECK(from.dtype() == to.dtype() && from.dim(0) == to.dim(0) && from.row_elements() == to.row_elements(),
               "a copy between tensors of different shapes or types");
-  CAIRN_CHECK(from.device() == context.device() && to.device() == context.device(),
-              "a copy of a tensor of another device");
-  const size_t element = DTypeSize(from.dtype());
-  size_t width = static_cast<size_t>(from.row_elements()) * element, rows = static_cast<size_t>(from.dim(0));
-  size_t from_pitch = static_cast<size_t>(from.row_stride()) * element;
-  size_t to_pitch = static_cast<size_t>(to.row_stride()) * element;
+  const bool join = from.is_contiguous() && to.is_contiguous();
+  const ByteRows source = RowsOf(context, from, join), target = RowsOf(context, to, join);
   if (from.size_bytes() == 0) return;
-  if (from.is_contiguous() && to.is_contiguous()) {
-    width = from_pitch = to_pitch = from.size_bytes();
-    rows = 1;
-  }
 #if CAIRN_CUDA
   if (!context.device().is_cpu()) {
-    return context.cuda().CopyWithin(to.raw(), to_pitch, from.raw(), from_pitch, width, rows);
+    return context.cuda().CopyWithin(target.data, target.pitch, source.data, source.pitch, source.width, source.rows);
   }
 #endif
-  context.threads().ParallelFor(static_cast<int64_t>(rows), [&](int64_t row, int) {
-    std::memcpy(static_cast<char*>(to.raw()) + static_cast<size_t>(row) * to_pitch,
-                static_cast<const char*>(from.raw()) + static_cast<size_t>(row) * from_pitch, width);
+  context.threads().ParallelFor(static_cast<int64_t>(source.rows), [&](int64_t row, int) {
+    std::memcpy(target.data + row * target.pitch, source.data + row * source.pitch, source.width);
   });
 }
 

@@ -14,8 +14,8 @@
 
 namespace cairn {
 
-inline constexpr float kMaxFloat8 = 448;            // the largest number
-inline constexpr float kLeastFloat8Row = 0x1p-60f;  // of a row's largest magnitude, so that no scale is zero
+inline constexpr float kMaxFloat8 = 448;               // the largest number
+inline constexpr float kLeastQuantizedRow = 0x1p-60f;  // of a row's largest magnitude, so that no scale is zero
 
 // The nearest E4M3 number, ties to even; beyond the largest, that one. Without branches, which compilers vectorise.
 inline float RoundToFloat8E4M3(float value) {
@@ -52,7 +52,7 @@ struct Float8Scale {
 };
 
 inline Float8Scale Float8ScaleFor(float max_magnitude) {
-  const float m = max_magnitude > kLeastFloat8Row ? max_magnitude : kLeastFloat8Row;
+  const float m = max_magnitude > kLeastQuantizedRow ? max_magnitude : kLeastQuantizedRow;
   return {kMaxFloat8 / m, m / kMaxFloat8};
 }
 
@@ -65,6 +65,13 @@ inline float MaxMagnitude(const float* x, int64_t n) {
     largest = number > largest ? number : largest;
   }
   return std::bit_cast<float>(largest);
+}
+
+// codes [n]; returns the row's scale.
+inline float RowToFloat8(const float* row, int64_t n, uint8_t* codes) {
+  const Float8Scale scale = Float8ScaleFor(MaxMagnitude(row, n));
+  for (int64_t i = 0; i < n; ++i) codes[i] = FloatToFloat8E4M3(row[i] * scale.inverse);
+  return scale.scale;
 }
 
 }  // namespace cairn

@@ -15,11 +15,10 @@
 namespace cairn {
 
 inline constexpr float kMaxInt8 = 127;
-inline constexpr float kLeastInt8Row = 0x1p-60f;  // of a row's largest magnitude, so that no scale is zero
 
 // codes [n]; returns the row's scale.
 inline float RowToInt8(const float* row, int64_t n, int8_t* codes) {
-  const float largest = MaxMagnitude(row, n), m = largest > kLeastInt8Row ? largest : kLeastInt8Row;
+  const float largest = MaxMagnitude(row, n), m = largest > kLeastQuantizedRow ? largest : kLeastQuantizedRow;
   const float inverse = kMaxInt8 / m;
   bool finite = std::isfinite(m);
   for (int64_t i = 0; i < n; ++i) {

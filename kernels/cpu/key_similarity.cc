@@ -32,8 +32,7 @@ struct HeadKeys {
   // With a memory: [tiles * 64] what the plane says of a slot, and the position of its token.
   int32_t* memory;
   int32_t* positions;
-  int32_t*
-      index;  // [places]: the first slot whose position is in a place's share of all positions, -1 if there is none
+  int32_t* index;  // [places]: the first slot of a place's share of all positions, -1 if there is none
 };
 
 // What the plane says of a slot: nothing yet, no near-duplicate, or the position of the newest (plus kFirstPosition).

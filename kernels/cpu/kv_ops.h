@@ -7,7 +7,6 @@
 
 namespace cairn::cpu {
 
-void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
 void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out);
 void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce, const Tensor& out);
 void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,

@@ -23,7 +23,7 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Where a chunk of the rows begins: at multiples of 16, which suit rows in registers (12) and in tiles (16).
 int64_t RowBegin(int64_t rows, int64_t chunk, int64_t chunks) {
-  return chunk == chunks ? rows : rows * chunk / chunks / 16 * 16;
+  return std::min(rows, CeilDiv(rows * chunk / chunks, 16) * 16);
 }
 
 // One product, as the inner loop wants it.

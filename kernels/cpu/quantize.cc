@@ -15,10 +15,7 @@ void QuantizeRows(Context& context, const Tensor& x, const Tensor& codes, const 
     std::fill_n(to, padded, uint8_t{0});
     all_scales[row] = 0;
     if (row >= M) return;
-    const float* const from = x.data<float>() + row * x.row_stride();
-    const Float8Scale scale = Float8ScaleFor(MaxMagnitude(from, K));
-    for (int64_t k = 0; k < K; ++k) to[k] = FloatToFloat8E4M3(from[k] * scale.inverse);
-    all_scales[row] = scale.scale;
+    all_scales[row] = RowToFloat8(x.data<float>() + row * x.row_stride(), K, to);
   });
 }
 

@@ -23,8 +23,6 @@ void PoolRow(const float* x, int64_t m, int64_t half, float border, float* out, 
 
 }  // namespace
 
-void ReserveScoreMemory(Context&, const KvBlockLayout&, int32_t, int64_t) {}
-
 void SlotRecency(Context&, int32_t num_slots, const Tensor& out) {
   for (int64_t head = 0; head < out.dim(0); ++head) {
     for (int64_t i = 0; i < out.dim(1); ++i) Row(out, head)[i] = static_cast<float>(i) / static_cast<float>(num_slots);

@@ -37,20 +37,13 @@ std::string DeviceId(int index) {
   return id;
 }
 
-Staging::~Staging() {
-  if (pinned_ != nullptr) cudaFreeHost(pinned_);
-}
-
 absl::Status Staging::Reserve(int device, size_t bytes) {
-  CAIRN_ASSIGN_OR_RETURN(Buffer larger, Buffer::Allocate({DeviceKind::kCuda, device}, bytes));
+  const Device gpu = {DeviceKind::kCuda, device};
+  CAIRN_ASSIGN_OR_RETURN(Buffer larger, Buffer::Allocate(gpu, bytes));
   if (device_.size_bytes() > 0) outgrown_.push_back(std::move(device_));
   device_ = std::move(larger);
-  if (pinned_ != nullptr) CAIRN_CUDA_CHECK(cudaFreeHost(pinned_));
-  pinned_ = nullptr;
-  if (const cudaError_t error = cudaMallocHost(reinterpret_cast<void**>(&pinned_), bytes); error != cudaSuccess) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot pin ", bytes, " bytes of host memory: ", cudaGetErrorString(error)));
-  }
+  pinned_ = PinnedMemory();  // given back before the larger one is taken
+  CAIRN_ASSIGN_OR_RETURN(pinned_, PinnedMemory::Allocate(gpu, bytes));
   used_ = 0;
   for (Table& table : last_) table = Table();
   return absl::OkStatus();
@@ -58,13 +51,14 @@ absl::Status Staging::Reserve(int device, size_t bytes) {
 
 const void* Staging::Upload(int device, cudaStream_t stream, const void* data, size_t bytes) {
   for (const Table& table : last_) {
-    if (table.bytes == bytes && bytes > 0 && std::memcmp(pinned_ + table.begin, data, bytes) == 0) {
+    if (table.bytes == bytes && bytes > 0 && std::memcmp(pinned_.data() + table.begin, data, bytes) == 0) {
       return device_.data() + table.begin;
     }
   }
   const size_t begin = Take(device, stream, bytes);
-  std::memcpy(pinned_ + begin, data, bytes);
-  CAIRN_CUDA_CHECK(cudaMemcpyAsync(device_.data() + begin, pinned_ + begin, bytes, cudaMemcpyHostToDevice, stream));
+  std::memcpy(pinned_.data() + begin, data, bytes);
+  CAIRN_CUDA_CHECK(
+      cudaMemcpyAsync(device_.data() + begin, pinned_.data() + begin, bytes, cudaMemcpyHostToDevice, stream));
   last_[1] = std::exchange(last_[0], {begin, bytes});
   return device_.data() + begin;
 }
@@ -72,8 +66,8 @@ const void* Staging::Upload(int device, cudaStream_t stream, const void* data, s
 const void* Staging::Pin(int device, cudaStream_t stream, const void* data, size_t bytes) {
   CAIRN_CHECK(bytes <= kMaxPiece, bytes);
   const size_t begin = Take(device, stream, bytes);
-  std::memcpy(pinned_ + begin, data, bytes);
-  return pinned_ + begin;
+  std::memcpy(pinned_.data() + begin, data, bytes);
+  return pinned_.data() + begin;
 }
 
 size_t Staging::Take(int device, cudaStream_t stream, size_t bytes) {

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/core/buffer.h"
 #include "kernels/core/check.h"
+#include "kernels/core/pinned_memory.h"
 #include "kernels/cuda/matmul_plans.h"
 
 namespace cairn::cuda {
@@ -40,7 +41,6 @@ class Staging {
   Staging() = default;
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
-  ~Staging();
   absl::Status Reserve(int device, size_t bytes);
 
   // The bytes on the device, 256-byte aligned, for what the stream is given next; valid until the memory has been used
@@ -61,7 +61,7 @@ class Staging {
     size_t begin = 0, bytes = 0;
   };
 
-  char* pinned_ = nullptr;
+  PinnedMemory pinned_;
   Buffer device_;
   std::vector<Buffer> outgrown_;  // tables in them may still be in use
   size_t used_ = 0;

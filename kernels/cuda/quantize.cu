@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = static_cast<int>(threadIdx.x); i < own; i += kThreads) {
     largest = fmaxf(largest, fabsf(ToFloat(in[i])));  // of a NaN and a number, the number
   }
-  largest = fmaxf(BlockMax<kThreads>(largest), kLeastFloat8Row);
+  largest = fmaxf(BlockMax<kThreads>(largest), kLeastQuantizedRow);
   const float inverse = kMaxFloat8 / largest;
   if (threadIdx.x == 0) scales[row] = row < rows ? largest / kMaxFloat8 : 0.0f;
   unsigned* out = reinterpret_cast<unsigned*>(codes.row(row));

@@ -23,15 +23,12 @@ namespace cairn {
     }                                    \
   } while (false)
 #else
-#define CAIRN_DISPATCH CAIRN_DISPATCH_CPU
-#endif
-
-// For builds without CUDA, and for ops that have no CUDA half.
-#define CAIRN_DISPATCH_CPU(context, Op, ...)                                    \
+#define CAIRN_DISPATCH(context, Op, ...)                                        \
   do {                                                                          \
     CAIRN_CHECK((context).device().is_cpu(), "no CUDA version is built: " #Op); \
     cpu::Op(context, __VA_ARGS__);                                              \
   } while (false)
+#endif
 
 // An operand of `op`: where it must live and what it must hold.
 inline void CheckOperand(const char* op, const char* name, const Context& context, const Tensor& tensor, DType dtype,

@@ -31,9 +31,12 @@ void CheckSameShape(const char* op, const Context& context, const Tensor& x, con
 
 }  // namespace
 
-void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors) {
+void ReserveScoreMemory([[maybe_unused]] Context& context, [[maybe_unused]] const KvBlockLayout& layout, int32_t slots,
+                        int64_t vectors) {
   CAIRN_CHECK(slots >= 0 && vectors >= 0, "ReserveScoreMemory: ", slots, " slots, ", vectors, " query vectors");
-  CAIRN_DISPATCH(context, ReserveScoreMemory, layout, slots, vectors);
+#if CAIRN_CUDA
+  if (!context.device().is_cpu()) cuda::ReserveScoreMemory(context, layout, slots, vectors);
+#endif
 }
 
 void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out) {

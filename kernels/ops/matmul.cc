@@ -20,11 +20,10 @@ void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tens
   CAIRN_DISPATCH(context, MatMul, x, w, y, options);
 }
 
-void ReserveMatMul(Context& context, const PackedMatrix& w, int64_t max_rows) {
+void ReserveMatMul([[maybe_unused]] Context& context, [[maybe_unused]] const PackedMatrix& w,
+                   [[maybe_unused]] int64_t max_rows) {
 #if CAIRN_CUDA
   if (!context.device().is_cpu()) cuda::ReserveMatMul(context, w, max_rows);
-#else
-  (void)context, (void)w, (void)max_rows;
 #endif
 }
 

@@ -11,9 +11,6 @@
 #include "kernels/cpu/panels.h"
 #include "kernels/ops/matmul.h"
 #include "kernels/ops/quantize.h"
-#if CAIRN_CUDA
-#include "kernels/core/buffer_cuda.h"
-#endif
 
 namespace cairn {
 namespace {
@@ -77,10 +74,7 @@ bool HasScales(DType dtype) { return dtype == DType::kFloat8E4M3 || dtype == DTy
 
 // A row as 8-bit numbers; returns its scale.
 float QuantizeRow(DType dtype, const float* row, int64_t n, uint8_t* codes) {
-  if (dtype == DType::kInt8) return RowToInt8(row, n, reinterpret_cast<int8_t*>(codes));
-  const Float8Scale scale = Float8ScaleFor(MaxMagnitude(row, n));
-  for (int64_t k = 0; k < n; ++k) codes[k] = FloatToFloat8E4M3(row[k] * scale.inverse);
-  return scale.scale;
+  return dtype == DType::kInt8 ? RowToInt8(row, n, reinterpret_cast<int8_t*>(codes)) : RowToFloat8(row, n, codes);
 }
 
 // Rows on a GPU.
@@ -93,9 +87,7 @@ absl::StatusOr<Buffer> AllocateZeros(Device device, DType dtype, int64_t rows_n,
     return absl::Status(buffer.status().code(), absl::StrCat("weights [", rows_n, ", ", cols_k, "] in ",
                                                              DTypeName(dtype), ": ", buffer.status().message()));
   }
-#if CAIRN_CUDA
-  if (!device.is_cpu() && bytes > 0) cuda::ClearMemory(device.index, buffer->data(), buffer->size_bytes());
-#endif
+  if (!device.is_cpu()) buffer->Clear();  // a CPU's memory is zero already
   return buffer;
 }
 
@@ -149,20 +141,18 @@ void PackedMatrix::PackRows(int64_t row_begin, int64_t num_rows, const void* sou
     }
     return;
   }
-#if CAIRN_CUDA
   const PackFunction convert = Packer<false>(dtype_, source_dtype);
   const size_t row_bytes = static_cast<size_t>(row_stride()) * DTypeSize(dtype_);
   std::vector<uint8_t> rows(static_cast<size_t>(num_rows) * row_bytes);
   for (int64_t i = 0; i < num_rows; ++i) convert(from + i * line_bytes, cols_, 0, rows.data() + i * row_bytes);
-  if (!rows.empty()) cuda::FillMemory(device().index, buffer_.data() + row_begin * row_bytes, rows.data(), rows.size());
-#endif
+  buffer_.Fill(rows.data(), rows.size(), static_cast<size_t>(row_begin) * row_bytes);
 }
 
 void PackedMatrix::PackQuantizedRows(int64_t row_begin, int64_t num_rows, const uint8_t* codes, const float* scales) {
   CAIRN_CHECK(HasScales(dtype_), "rows with scales into ", DTypeName(dtype_));
   CAIRN_CHECK(row_begin >= 0 && num_rows >= 0 && row_begin + num_rows <= rows_, "rows ", row_begin, " + ", num_rows,
               " of ", rows_);
-  if (num_rows == 0) return;
+  scales_.Fill(scales, static_cast<size_t>(num_rows) * sizeof(float), static_cast<size_t>(row_begin) * sizeof(float));
   if (device().is_cpu()) {
     const cpu::Format format = cpu::FormatOf(dtype_);
     const int64_t panel_bytes = cpu::PanelBytes(format, cols_);
@@ -172,17 +162,12 @@ void PackedMatrix::PackQuantizedRows(int64_t row_begin, int64_t num_rows, const 
       const int column = static_cast<int>(row % cpu::kPanelColumns);
       for (int64_t k = 0; k < cols_; ++k) panel[cpu::PanelIndex(format, k, column)] = codes[i * cols_ + k];
     }
-    std::copy_n(scales, num_rows, reinterpret_cast<float*>(scales_.data()) + row_begin);
     return;
   }
-#if CAIRN_CUDA
   const int64_t stride = row_stride();
   std::vector<uint8_t> rows(static_cast<size_t>(num_rows * stride));
   for (int64_t i = 0; i < num_rows; ++i) std::copy_n(codes + i * cols_, cols_, rows.data() + i * stride);
-  if (!rows.empty()) cuda::FillMemory(device().index, buffer_.data() + row_begin * stride, rows.data(), rows.size());
-  cuda::FillMemory(device().index, reinterpret_cast<float*>(scales_.data()) + row_begin, scales,
-                   static_cast<size_t>(num_rows) * sizeof(float));
-#endif
+  buffer_.Fill(rows.data(), rows.size(), static_cast<size_t>(row_begin * stride));
 }
 
 int64_t PackedMatrix::row_stride() const { return PaddedRow(dtype_, cols_); }

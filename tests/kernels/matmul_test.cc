@@ -254,7 +254,7 @@ struct Float8Rows {
 Float8Rows Quantize(const Rows& rows) {
   Float8Rows q = {Rows(rows.rows(), rows.columns()), {}};
   for (int64_t i = 0; i < rows.rows(); ++i) {
-    float largest = kLeastFloat8Row;
+    float largest = kLeastQuantizedRow;
     for (int64_t k = 0; k < rows.columns(); ++k) largest = std::max(largest, std::abs(rows.at(i, k)));
     for (int64_t k = 0; k < rows.columns(); ++k) {
       q.codes.at(i, k) = Float8E4M3ToFloat(FloatToFloat8E4M3(rows.at(i, k) * (kMaxFloat8 / largest)));
