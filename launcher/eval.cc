@@ -1,6 +1,5 @@
 // cairn eval: the accuracy of answers under KV compression, against the full cache, in the same memory.
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,8 +27,6 @@
 
 namespace cairn {
 namespace {
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // What rank 0 tells the others before each setting.
 struct Turn {

@@ -1,5 +1,4 @@
 // cairn inspect: one prompt, and which of its tokens and of its answer's each layer and KV head kept.
-#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,8 +26,6 @@ namespace {
 constexpr char kId[] = "generate";  // keys the random numbers: the answer is that of `cairn generate`
 
 constexpr double kProgressInterval = 10;  // seconds
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct InspectFiles {
   std::unique_ptr<LineFile> json, html;  // none where the flag is not given

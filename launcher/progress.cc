@@ -14,6 +14,9 @@
 #include "absl/strings/str_format.h"
 
 namespace cairn {
+
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
 namespace {
 
 constexpr int kBarWidth = 24;

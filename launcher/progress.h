@@ -26,6 +26,9 @@ std::string ProgressLine(const ProgressState& state, double elapsed_seconds, dou
 // "0.6 s", "41 s", "3:05", "2:03:05"
 std::string FormatDuration(double seconds);
 
+// Seconds on a steady clock.
+double Now();
+
 class Progress {
  public:
   enum class Style { kNone, kBar, kLines };

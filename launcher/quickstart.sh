@@ -58,7 +58,8 @@ if ! $real; then
 
 A problem of the demo model to look at, and what a harder budget costs:
   head -1 build/quickstart/demo/requests.jsonl
-  build/release/cairn eval --config configs/runs/demo.yaml --kv-budget 7% -o build/quickstart/harder
+  build/release/cairn eval --config configs/runs/demo.yaml -tp 1 -pp 1 --kv-cache-memory-bytes 20MiB --kv-budget 7% \
+                           -o build/quickstart/harder
   build/release/cairn eval --help
 A real model instead (a download of 93 MB):
   launcher/quickstart.sh --real

@@ -1,5 +1,4 @@
 // cairn run-batch: a file of requests to a file of results.
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <random>
@@ -24,8 +23,6 @@
 
 namespace cairn {
 namespace {
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct BatchFiles {
   std::unique_ptr<LineReader> input;

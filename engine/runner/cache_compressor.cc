@@ -4,7 +4,6 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/core/check.h"
 #include "kernels/core/copy.h"
@@ -86,7 +85,6 @@ void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compa
 }
 
 absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected) {
-  if (absl::c_none_of(plan.sequences, [](const SequenceStep& step) { return step.compress; })) return absl::OkStatus();
   const Stopwatch stopwatch(seconds_);
   fingerprints_.clear();
   for (const SequenceStep& step : plan.sequences) {

@@ -302,10 +302,9 @@ absl::StatusOr<std::optional<StepResult>> ModelRunner::Run(const StepPlan& plan)
   FillRows(plan);
   CAIRN_ASSIGN_OR_RETURN(std::optional<StepResult> result, Forward(plan));
   // The token is sampled from the cache as it was; the next forward of a compressed sequence sees what is kept.
-  if (compressor_ != nullptr) {
+  if (compressor_ != nullptr && plan.compresses()) {
     const ProfileRange compaction("compaction");
-    const auto compresses = [](const SequenceStep& step) { return step.compress; };
-    if (std::any_of(plan.sequences.begin(), plan.sequences.end(), compresses)) CAIRN_RETURN_IF_ERROR(WaitForRanks());
+    CAIRN_RETURN_IF_ERROR(WaitForRanks());
     std::vector<Compaction> selected;
     CAIRN_RETURN_IF_ERROR(compressor_->Run(*cache_, plan, selected));
     if (result.has_value()) result->compactions = std::move(selected);

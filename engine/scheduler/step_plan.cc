@@ -30,6 +30,10 @@ int64_t StepPlan::num_tokens() const {
   return tokens;
 }
 
+bool StepPlan::compresses() const {
+  return std::any_of(sequences.begin(), sequences.end(), [](const SequenceStep& step) { return step.compress; });
+}
+
 std::string StepPlan::Serialize() const {
   WireWriter out;
   out.Put(step);

@@ -57,6 +57,7 @@ struct StepPlan {
   std::vector<SequenceStep> sequences;
 
   int64_t num_tokens() const;
+  bool compresses() const;  // is any sequence compressed after this step?
   std::string Serialize() const;
   static StepPlan Parse(const std::string& bytes);
 };

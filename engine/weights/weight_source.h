@@ -51,8 +51,8 @@ absl::Status LoadPacked(WeightSource& source, const std::string& name, const std
 absl::StatusOr<std::vector<float>> LoadVector(WeightSource& source, const std::string& name, int64_t size, Range slice);
 
 // The type a matrix of `stored` type is packed in under a compute type: bf16 stays bf16 under float32 (exact), f32 and
-// f16 stay themselves; under bfloat16 (float16) compute everything becomes bf16 (f16). On a GPU always the compute type,
-// which its matmul takes.
+// f16 stay themselves; under bfloat16 (float16) compute everything becomes bf16 (f16). On a GPU always the compute
+// type, which its matmul takes.
 DType PackedTypeFor(DType stored, DType compute, Device device);
 
 }  // namespace cairn

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/core/fnv1a.h"
 #include "kernels/core/status_macros.h"
 #include "launcher/batch/json_limits.h"
@@ -49,12 +50,6 @@ absl::Status CheckQuestions(const Task& task) {
 
 }  // namespace
 
-std::string TaskNames() {
-  std::string names;
-  for (const Reader& reader : kReaders) absl::StrAppend(&names, names.empty() ? "" : ", ", reader.name);
-  return names;
-}
-
 absl::StatusOr<Task> ReadTask(const TaskOptions& options) {
   std::vector<std::string> names;
   for (const Reader& reader : kReaders) {
@@ -76,7 +71,7 @@ absl::StatusOr<Task> ReadTask(const TaskOptions& options) {
     return task;
   }
   const std::string nearest = NearestName(options.name, names);
-  return UsageError(absl::StrCat("--task=", options.name, ": must be one of ", TaskNames(),
+  return UsageError(absl::StrCat("--task=", options.name, ": must be one of ", absl::StrJoin(names, ", "),
                                  nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
 }
 

@@ -58,9 +58,6 @@ struct TaskOptions {
 // Errors (exit codes 64 and 65) name the flag, or file, line and field.
 absl::StatusOr<Task> ReadTask(const TaskOptions& options);
 
-// "file, gsm8k, ..." for messages and help.
-std::string TaskNames();
-
 // --- For the readers (one .cc per family) ---
 
 absl::StatusOr<Task> ReadTaskFile(const TaskOptions& options);

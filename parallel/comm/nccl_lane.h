@@ -34,7 +34,6 @@ class NcclLane {
   // Ends what this rank has under way on the device; the lane is good for nothing afterwards. False where NCCL has not
   // come back from it within `seconds` (it then goes on behind our back).
   bool Abort(double seconds);
-  bool is_aborted() const { return comm_ == nullptr; }
 
   // Memory in which small reductions are quickest: `bytes` that all ranks register at once, for as long as the lane
   // lives. `bytes` is the same on all ranks. The registration is under way afterwards (State).

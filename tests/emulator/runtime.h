@@ -23,8 +23,9 @@ class Guard {
 // it returns what went wrong, or nothing. It may run many times when it is part of a graph.
 cudaError_t Enqueue(cudaStream_t stream, std::function<std::string()> work);
 // The same for work that needs other ranks: it runs once `ready` says so, which is asked again and again from the time
-// when the work is at the front of its stream (and opens device memory itself, DeviceAccess). Each replay of a graph asks a copy of `ready` as it was given here.
-// While one stream waits, other streams go on as far as work of this kind is in them, as they would on a GPU.
+// when the work is at the front of its stream (and opens device memory itself, DeviceAccess). Each replay of a graph
+// asks a copy of `ready` as it was given here. While one stream waits, other streams go on as far as work of this kind
+// is in them, as they would on a GPU.
 cudaError_t EnqueueWhenReady(cudaStream_t stream, std::function<bool()> ready, std::function<std::string()> work);
 
 bool IsCapturing(cudaStream_t stream);

@@ -16,12 +16,9 @@
 #include "kernels/core/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "parallel/comm/thread_channel.h"
+#include "tests/engine/config/temp_model.h"
 
 namespace cairn {
-
-inline std::string CheckpointDir(const std::string& family) {
-  return std::string(CAIRN_SOURCE_DIR) + "/tests/data/checkpoints/" + family;
-}
 
 inline nlohmann::json ReadJson(const std::string& path) {
   std::ifstream in(path);

@@ -1,12 +1,8 @@
 // --quantization fp8 through the whole engine, on CPU, and checkpoints that are in E4M3.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -88,12 +84,8 @@ class Float8Checkpoint {
  public:
   enum class Scales { kRows, kColumn, kMatrix, kNone };  // [N], [N, 1], a number, missing
 
-  explicit Float8Checkpoint(Scales scales) : path_(absl::StrCat(testing::TempDir(), "/cairn-float8-checkpoint")) {
-    std::filesystem::remove_all(path_);
-    std::filesystem::copy(CheckpointDir("llama3"), path_);
-    std::ostringstream bytes;
-    bytes << std::ifstream(path_ + "/model.safetensors", std::ios::binary).rdbuf();
-    const SafetensorsParts old(bytes.str());
+  explicit Float8Checkpoint(Scales scales) : model_("llama3") {
+    const SafetensorsParts old(ReadText(model_.File("model.safetensors")));
     for (const auto& [name, entry] : old.header.items()) {
       if (name == "__metadata__") continue;
       const int64_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
@@ -104,14 +96,13 @@ class Float8Checkpoint {
         Add(name, entry["dtype"], entry["shape"], data);
       }
     }
-    std::ofstream(path_ + "/model.safetensors", std::ios::binary) << SafetensorsBytes(header_.dump(), data_);
-    nlohmann::json config = ReadJson(path_ + "/config.json");
-    config["quantization_config"] = {{"quant_method", "fp8"}, {"activation_scheme", "dynamic"}};
-    std::ofstream(path_ + "/config.json") << config.dump();
+    model_.Write("model.safetensors", SafetensorsBytes(header_.dump(), data_));
+    model_.Edit("config.json", [](nlohmann::json& config) {
+      config["quantization_config"] = {{"quant_method", "fp8"}, {"activation_scheme", "dynamic"}};
+    });
   }
-  ~Float8Checkpoint() { std::filesystem::remove_all(path_); }
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return model_.path(); }
 
  private:
   void Add(const std::string& name, const std::string& dtype, const nlohmann::json& shape, const std::string& data) {
@@ -145,7 +136,8 @@ class Float8Checkpoint {
     if (kind != Scales::kNone) Add(name + "_scale", "F32", shape, scales);
   }
 
-  std::string path_, data_;
+  TempModel model_;
+  std::string data_;
   nlohmann::json header_;
 };
 

@@ -15,14 +15,15 @@
 #include <thread>
 
 namespace cairn {
-namespace {
-
-namespace fs = std::filesystem;
 
 std::string ReadAll(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
+
+namespace {
+
+namespace fs = std::filesystem;
 
 // The value of a variable in /proc/PID/environ, "" where there is none.
 std::string EnvironmentOf(pid_t pid, const std::string& name) {

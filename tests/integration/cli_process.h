@@ -42,6 +42,9 @@ CommandResult RunCairn(int ranks, const std::vector<std::string>& arguments, con
 
 double MonotonicSeconds();
 
+// A file's bytes; "" where there is none.
+std::string ReadAll(const std::string& path);
+
 }  // namespace cairn
 
 #endif  // CAIRN_TESTS_INTEGRATION_CLI_PROCESS_H_

@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -29,11 +28,6 @@ using ::testing::Not;
 
 std::string Checkpoint(const std::string& family) {
   return std::string(CAIRN_SOURCE_DIR) + "/tests/data/checkpoints/" + family;
-}
-
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 int Count(const std::string& text, const std::string& what) {

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,11 +24,6 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 
 constexpr int kBudget = 24, kBuffer = 16, kWindow = 8;
-
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 // What the checkpoint has: 4 layers of 2 KV heads.
 constexpr int kLayers = 4, kHeads = 2;
