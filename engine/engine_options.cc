@@ -1,6 +1,7 @@
 #include "engine/engine_options.h"
 
 #include "absl/strings/str_cat.h"
+#include "engine/cache/cache_size.h"
 #include "engine/weights/quantization.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/comm/device_groups.h"
@@ -27,6 +28,7 @@ absl::Status EngineOptions::Validate() const {
     return absl::InvalidArgumentError("--shadow-full measures on CPUs alone: use --device=cpu");
   }
   CAIRN_RETURN_IF_ERROR(ParseQuantization(quantization).status());
+  CAIRN_RETURN_IF_ERROR(KvCacheType(kv_cache_dtype, DType::kFloat32).status());
   if (parallel.tp < 1) return Bad("tensor-parallel-size", parallel.tp, "at least 1");
   if (parallel.pp < 1) return Bad("pipeline-parallel-size", parallel.pp, "at least 1");
   if (parallel.dp < 1) return Bad("data-parallel-size", parallel.dp, "at least 1");

@@ -16,8 +16,9 @@ enum class LoadFormat { kAuto, kSafetensors, kDummy };
 struct EngineOptions {
   std::string model;      // directory of a checkpoint, or with kDummy a YAML shape (path, or name in configs/models)
   std::string tokenizer;  // directory; "" = the model's. A dummy model needs none (token ids in, token ids out)
-  std::string dtype = "auto";         // auto (as stored), float32, bfloat16, float16
-  std::string quantization = "none";  // of the linear layers' weights: none, int8, fp8
+  std::string dtype = "auto";           // auto (as stored), float32, bfloat16, float16
+  std::string quantization = "none";    // of the linear layers' weights: none, int8, fp8
+  std::string kv_cache_dtype = "auto";  // of keys and values: auto (the activations'), fp8 (engine/cache/cache_size.h)
   LoadFormat load_format = LoadFormat::kAuto;
   std::string device = "auto";  // auto (cuda where every rank has a GPU, else cpu), cpu, cuda
   ParallelSizes parallel;

@@ -32,8 +32,9 @@ absl::StatusOr<DType> ComputeType(const std::string& flag, DType stored) {
 PartitionCosts DecodeCosts(const ModelConfig& config, const EngineOptions& options, int64_t max_length) {
   const double c = static_cast<double>(config.hidden_size), d = static_cast<double>(config.head_dim);
   const double q = config.num_heads * d, kv = config.num_kv_heads * d;
-  // A weight of 8 bits is half an element.
+  // A weight of 8 bits is half an element, and so is a key's or value's.
   const double element = options.quantization != "none" || config.float8_weights ? 0.5 : 1;
+  const double kv_element = options.kv_cache_dtype != "auto" ? 0.5 : 1;
   const double weights = element * (c * (q + 2 * kv) + q * c + 3 * c * config.intermediate_size);
   const int num_layers = static_cast<int>(config.num_layers);
   PartitionCosts costs;
@@ -41,10 +42,10 @@ PartitionCosts DecodeCosts(const ModelConfig& config, const EngineOptions& optio
     // As many sequences run as may: each holds its budget and half the buffer, on average.
     for (const int32_t budget : AllocateBudgets(options.compression, num_layers)) {
       const double tokens = std::min(static_cast<double>(max_length) / 2, budget + options.compression.buffer / 2.0);
-      costs.layer.push_back(weights + 2 * kv * tokens * options.max_num_seqs);
+      costs.layer.push_back(weights + 2 * kv * kv_element * tokens * options.max_num_seqs);
     }
   } else {
-    costs.layer.assign(num_layers, weights + 2 * kv * static_cast<double>(max_length) / 2);
+    costs.layer.assign(num_layers, weights + 2 * kv * kv_element * static_cast<double>(max_length) / 2);
   }
   costs.embedding = c;  // one row
   costs.head = c * static_cast<double>(config.vocab_size);
@@ -167,6 +168,7 @@ class Setup {
       source = MakeDummyWeights(setup_.config, static_cast<uint64_t>(options.seed));
     } else {
       CAIRN_ASSIGN_OR_RETURN(source, OpenSafetensors(options.model, setup_.config));
+      CAIRN_RETURN_IF_ERROR(CheckCacheScales(*source));
     }
     const StagePlacement placement = {.layers = stages_[groups_.at.pp],
                                       .tp = groups_.sizes.tp,
@@ -179,6 +181,20 @@ class Setup {
     CAIRN_ASSIGN_OR_RETURN(StageWeights weights,
                            LoadStage(setup_.config, placement, *setup_.context, quantization, *source, progress));
     weights_ = std::move(weights);
+    return absl::OkStatus();
+  }
+
+  // Some checkpoints come with scales for a cache in fp8; this one has none, and numbers meant to be divided by them
+  // may be beyond its range.
+  absl::Status CheckCacheScales(const WeightSource& source) const {
+    if (setup_.options.kv_cache_dtype == "auto") return absl::OkStatus();
+    for (const char* name : {"k_scale", "k_proj.k_scale", "v_scale", "v_proj.v_scale", "kv_scale"}) {
+      const std::string tensor = absl::StrCat("model.layers.", stages_[groups_.at.pp].begin, ".self_attn.", name);
+      if (!source.TypeOf(tensor).ok()) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--kv-cache-dtype=", setup_.options.kv_cache_dtype, ": ", setup_.options.model, " has ", tensor,
+          ", a scale for keys or values in fp8, and this cache keeps them without one: use --kv-cache-dtype=auto"));
+    }
     return absl::OkStatus();
   }
 

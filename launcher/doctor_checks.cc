@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/cache/cache_size.h"
 #include "engine/config/model_config_reader.h"
 #include "engine/rank_setup.h"
 #include "engine/text/chat_template.h"
@@ -174,10 +175,12 @@ std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig
   if (!compute.ok()) return {Failure("memory", compute.status(), "choose a --dtype")};
   const absl::StatusOr<Quantization> quantization = ParseQuantization(options.quantization);
   if (!quantization.ok()) return {Failure("memory", quantization.status(), "choose a --quantization")};
+  const absl::StatusOr<DType> cached = KvCacheType(options.kv_cache_dtype, *compute);
+  if (!cached.ok()) return {Failure("memory", cached.status(), "choose a --kv-cache-dtype")};
   const int64_t weights = WeightBytes(config, layers, at, options.parallel, *compute, *quantization);
   const int64_t kv_heads =
       ShardHeads(config.num_heads, config.num_kv_heads, options.parallel.tp, at.tp)->kv_heads.size();
-  const int64_t per_token = layers.size() * kv_heads * config.head_dim * 2 * static_cast<int64_t>(DTypeSize(*compute));
+  const int64_t per_token = layers.size() * kv_heads * config.head_dim * 2 * static_cast<int64_t>(DTypeSize(*cached));
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
   const double share = static_cast<double>(available_bytes) / local_ranks;
   const double for_cache = (share - static_cast<double>(weights)) * options.gpu_memory_utilization;
@@ -189,8 +192,9 @@ std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig
     finding.fix = "spread the model over more ranks or hosts (-tp, -pp), or free memory";
   } else if (for_cache < static_cast<double>(per_token) * static_cast<double>(length)) {
     finding.verdict = Verdict::kWarn;
-    finding.fix = absl::StrFormat("one sequence of %d tokens does not fit: --max-model-len=%d, or more ranks", length,
-                                  static_cast<int64_t>(for_cache / static_cast<double>(per_token)));
+    finding.fix = absl::StrFormat("one sequence of %d tokens does not fit: --max-model-len=%d%s, or more ranks", length,
+                                  static_cast<int64_t>(for_cache / static_cast<double>(per_token)),
+                                  options.kv_cache_dtype == "auto" ? ", --kv-cache-dtype=fp8" : "");
   }
   return {finding};
 }

@@ -16,6 +16,8 @@ ABSL_FLAG(std::string, dtype, cairn::EngineOptions().dtype,
 ABSL_FLAG(
     std::string, quantization, cairn::EngineOptions().quantization,
     "weights of the linear layers: none (as stored), int8 (on CPU), or fp8 (E4M3, as the activations that they meet)");
+ABSL_FLAG(std::string, kv_cache_dtype, cairn::EngineOptions().kv_cache_dtype,
+          "type of cached keys and values: auto (that of the activations), or fp8 (E4M3): half the bytes of a token");
 ABSL_FLAG(std::string, load_format, "auto", "auto, safetensors, or dummy (reproducible random weights)");
 ABSL_FLAG(std::string, device, cairn::EngineOptions().device, "auto (cuda where every rank has a GPU), cpu or cuda");
 ABSL_FLAG(int64_t, seed, cairn::EngineOptions().seed,
@@ -116,6 +118,7 @@ const FlagGroup kModelFlags{"Model",
                              {"tokenizer", "DIR"},
                              {"dtype", "TYPE"},
                              {"quantization", "NAME"},
+                             {"kv_cache_dtype", "TYPE"},
                              {"load_format", "FORMAT"},
                              {"device", "DEVICE"},
                              {"seed", "N"}}};
@@ -214,6 +217,7 @@ absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   options.tokenizer = absl::GetFlag(FLAGS_tokenizer);
   options.dtype = absl::GetFlag(FLAGS_dtype);
   options.quantization = absl::GetFlag(FLAGS_quantization);
+  options.kv_cache_dtype = absl::GetFlag(FLAGS_kv_cache_dtype);
   const std::string format = absl::GetFlag(FLAGS_load_format);
   if (format == "auto") {
     options.load_format = LoadFormat::kAuto;

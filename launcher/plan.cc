@@ -139,9 +139,11 @@ std::string PlanText(const Plan& plan) {
     rows.back().push_back(Bytes(stage.compressed_blocks * stage.block_bytes));
     rows.back().push_back(absl::StrFormat("%.1f", stage.compressed_sequences()));
   }
-  std::string text = absl::StrFormat("%s: %d layers, tp %d x pp %d x dp %d = %d ranks; sequences of %d tokens\n%s",
+  const std::string cache_type =
+      plan.options.kv_cache_dtype == "auto" ? "" : absl::StrCat(", KV cache in ", plan.options.kv_cache_dtype);
+  std::string text = absl::StrFormat("%s: %d layers, tp %d x pp %d x dp %d = %d ranks; sequences of %d tokens%s\n%s",
                                      plan.options.model, plan.config.num_layers, sizes.tp, sizes.pp, sizes.dp,
-                                     sizes.world(), plan.max_length, FormatTable(rows));
+                                     sizes.world(), plan.max_length, cache_type, FormatTable(rows));
   const double full = plan.stages[plan.tightest_full].full_sequences() * sizes.dp;
   absl::StrAppendFormat(&text, "Sequences at once over all ranks: %.1f with the full cache (stage %d is the tightest)",
                         full, plan.tightest_full);
@@ -181,6 +183,7 @@ ordered_json PlanJson(const Plan& plan) {
                        {"pipeline_parallel_size", sizes.pp},
                        {"data_parallel_size", sizes.dp},
                        {"quantization", plan.options.quantization},
+                       {"kv_cache_dtype", plan.options.kv_cache_dtype},
                        {"max_model_len", plan.max_length},
                        {"rank_memory_bytes", plan.rank_memory},
                        {"stages", std::move(stages)},

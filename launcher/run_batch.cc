@@ -110,7 +110,11 @@ int LeadRoot(World& world, Engine& engine, ReplicaWorker& worker, const RecordBu
              const Subcommand& self, double load_seconds) {
   NoteStopSignals(/*grace_seconds=*/0);
   const bool quiet = absl::GetFlag(FLAGS_quiet);
-  BatchSummary summary{.totals = {}, .load_seconds = load_seconds, .elapsed_seconds = 0};
+  BatchSummary summary{.totals = {},
+                       .load_seconds = load_seconds,
+                       .elapsed_seconds = 0,
+                       .kv_cache_tokens = engine.kv_capacity().tokens,
+                       .kv_cache_dtype = engine.options().kv_cache_dtype};
   const double begin = Now();
   absl::StatusOr<BatchTotals> totals = RunRoot(world, engine, worker, records, files, quiet);
   if (!totals.ok()) world.AbortAll(totals.status());

@@ -56,8 +56,9 @@ std::string WithCommas(int64_t number) {
 
 std::string KvCacheLines(const KvCapacity& capacity, const EngineOptions& options) {
   std::string lines =
-      absl::StrFormat("%sKV cache size: %s tokens\nMaximum concurrency for %s tokens per request: %.2fx",
+      absl::StrFormat("%sKV cache size: %s tokens%s\nMaximum concurrency for %s tokens per request: %.2fx",
                       options.device == "cuda" ? "GPU " : "", WithCommas(capacity.tokens),
+                      options.kv_cache_dtype == "auto" ? "" : absl::StrCat(" in ", options.kv_cache_dtype),
                       WithCommas(options.max_model_len), capacity.full_concurrency);
   if (const CompressionConfig& compression = options.compression; compression.enabled()) {
     absl::StrAppendFormat(&lines, ", compressed by %s to %d + %d: %.2fx", compression.algorithm, compression.budget,

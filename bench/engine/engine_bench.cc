@@ -2,7 +2,7 @@
 // use:
 //
 //   engine_bench --model DIR [--prompt-tokens 512] [--decode-tokens 64] [--context 128] [--batch 1,8,32] [--threads 2]
-//                [--dtype auto] [--repeat 3] [--quantization none]
+//                [--dtype auto] [--repeat 3] [--quantization none] [--kv-cache-dtype auto]
 //
 // Prefill: one prompt of --prompt-tokens alone. Decode: --batch sequences with --context tokens in the cache each take
 // --decode-tokens steps together. Prints the best of --repeat as `prefill TOKENS RATE` and `decode BATCH RATE`
@@ -27,9 +27,9 @@ using Clock = std::chrono::steady_clock;
 
 struct Settings {
   std::map<std::string, std::string> values = {
-      {"model", ""},           {"prompt-tokens", "512"}, {"decode-tokens", "64"}, {"context", "128"},
-      {"batch", "1,8,32"},     {"threads", "0"},         {"dtype", "auto"},       {"repeat", "3"},
-      {"load-format", "auto"}, {"quantization", "none"}};
+      {"model", ""},           {"prompt-tokens", "512"}, {"decode-tokens", "64"},   {"context", "128"},
+      {"batch", "1,8,32"},     {"threads", "0"},         {"dtype", "auto"},         {"repeat", "3"},
+      {"load-format", "auto"}, {"quantization", "none"}, {"kv-cache-dtype", "auto"}};
   int Int(const char* name) const { return std::atoi(values.at(name).c_str()); }
 };
 
@@ -66,6 +66,7 @@ absl::Status Run(const Settings& settings) {
   options.model = settings.values.at("model");
   options.dtype = settings.values.at("dtype");
   options.quantization = settings.values.at("quantization");
+  options.kv_cache_dtype = settings.values.at("kv-cache-dtype");
   options.threads = settings.Int("threads");
   options.load_format = settings.values.at("load-format") == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
   options.max_num_batched_tokens = 512;

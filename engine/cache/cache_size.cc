@@ -5,11 +5,20 @@
 
 #include "absl/strings/str_cat.h"
 #include "compression/scorer.h"
+#include "kernels/core/status_macros.h"
 
 namespace cairn {
 
+absl::StatusOr<DType> KvCacheType(const std::string& flag, DType activations) {
+  if (flag == "auto") return activations;
+  if (flag == "fp8" || flag == "fp8_e4m3") return DType::kFloat8E4M3;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--kv-cache-dtype=", flag, ": allowed is auto (the activations' type) or fp8 (E4M3)"));
+}
+
 absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptions& options, const HeadShard& heads,
-                                    int64_t num_layers, DType dtype, int64_t max_length, int64_t budget_bytes) {
+                                    int64_t num_layers, DType activations, int64_t max_length, int64_t budget_bytes) {
+  CAIRN_ASSIGN_OR_RETURN(const DType dtype, KvCacheType(options.kv_cache_dtype, activations));
   const std::unique_ptr<Scorer> scorer =
       options.compression.enabled() ? MakeScorer(options.compression) : std::unique_ptr<Scorer>();
   const bool needs_queries = scorer != nullptr && (scorer->needs_queries() || options.shadow_full);

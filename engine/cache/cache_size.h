@@ -3,6 +3,7 @@
 #define CAIRN_ENGINE_CACHE_CACHE_SIZE_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/cache/kv_cache.h"
@@ -13,6 +14,10 @@
 
 namespace cairn {
 
+// What --kv-cache-dtype says of keys and values: auto is the activations' type; fp8 (or fp8_e4m3) is E4M3 without a
+// scale, of numbers up to 448, beyond which they are 448. INVALID_ARGUMENT lists the names.
+absl::StatusOr<DType> KvCacheType(const std::string& flag, DType activations);
+
 struct CacheSize {
   KvBlockLayout layout;
   QueryRingLayout rings;
@@ -20,10 +25,10 @@ struct CacheSize {
   int64_t num_blocks = 0;
 };
 
-// For `num_layers` layers of `heads` in `budget_bytes` of memory; no more blocks than max_num_seqs sequences of
-// `max_length` tokens could use. RESOURCE_EXHAUSTED where not even a block per layer fits.
+// For `num_layers` layers of `heads` in `budget_bytes` of memory, under activations of a type; no more blocks than
+// max_num_seqs sequences of `max_length` tokens could use. RESOURCE_EXHAUSTED where not even a block per layer fits.
 absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptions& options, const HeadShard& heads,
-                                    int64_t num_layers, DType dtype, int64_t max_length, int64_t budget_bytes);
+                                    int64_t num_layers, DType activations, int64_t max_length, int64_t budget_bytes);
 
 }  // namespace cairn
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/core/check.h"
+#include "kernels/core/float8.h"
 
 namespace cairn {
 namespace {
@@ -13,6 +14,10 @@ namespace {
 void LoadRow(const std::vector<uint8_t>& rows, int64_t index, DType type, std::vector<float>& out) {
   const size_t d = out.size();
   const uint8_t* row = rows.data() + static_cast<size_t>(index) * d * DTypeSize(type);
+  if (type == DType::kFloat8E4M3) {
+    for (size_t i = 0; i < d; ++i) out[i] = Float8E4M3ToFloat(row[i]);
+    return;
+  }
   if (type == DType::kFloat32) {
     std::memcpy(out.data(), row, d * sizeof(float));
     return;

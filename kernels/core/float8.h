@@ -4,7 +4,8 @@
 //
 //   scale of a row = m / 448,   code = E4M3(x * (448 / m)),   m = max(max |x|, 2^-60), NaN left out
 //
-// in float32, so that x is about code * scale. A NaN stays NaN; a row with an infinity becomes NaN.
+// in float32, so that x is about code * scale. A NaN stays NaN; a row with an infinity becomes NaN. Keys and values of
+// a KV cache have no scale.
 #ifndef CAIRN_KERNELS_CORE_FLOAT8_H_
 #define CAIRN_KERNELS_CORE_FLOAT8_H_
 
@@ -65,6 +66,11 @@ inline float MaxMagnitude(const float* x, int64_t n) {
     largest = number > largest ? number : largest;
   }
   return std::bit_cast<float>(largest);
+}
+
+// x [n] as it is, without a scale: how a KV cache holds it.
+inline void ConvertToFloat8(const float* x, int64_t n, uint8_t* codes) {
+  for (int64_t i = 0; i < n; ++i) codes[i] = FloatToFloat8E4M3(x[i]);
 }
 
 // codes [n]; returns the row's scale.

@@ -20,7 +20,7 @@ struct KvBlockLayout {
   int kv_heads = 0;  // on this rank
   int head_dim = 0;
   int block_size = 0;
-  DType dtype = DType::kFloat32;  // of K and V: kFloat32, kBFloat16 or kFloat16
+  DType dtype = DType::kFloat32;  // of K and V: kFloat32, kBFloat16, kFloat16 or kFloat8E4M3 (without a scale)
   bool has_score = false;         // a plane of running scores (H2O, G-KV), zero in new slots
 
   static constexpr size_t Align(size_t bytes) { return (bytes + 63) / 64 * 64; }

@@ -2,7 +2,8 @@
 // set's file.
 //
 // Tiles of 64 slots from slot 0: K is widened and transposed once for all query vectors, so that scores = q K^T is the
-// matmul loop; so is weighted += p V, over V widened once or, for few vectors, as it lies in the cache; between them
+// matmul loop; so is weighted += p V, over V widened once or, for few vectors, as it lies in the cache (E4M3 becomes
+// float32 first, in the order in which it lies); between them
 // the online softmax (arXiv 1805.02867, 2205.14135). A row's arithmetic depends on its own visible slots alone: its
 // scores are chains over head_dim, its sums run over the slots of one tile after the other.
 #ifndef CAIRN_KERNELS_CPU_ATTENTION_LOOPS_H_
@@ -188,7 +189,8 @@ void AddValues(const AttentionTile& t, const Workspace& w, const SlotRows& rows,
   for (int64_t b = 0; b < blocks; ++b) {
     const ValueRange part = {range.begin + vectors * b / blocks, range.begin + vectors * (b + 1) / blocks, range.low,
                              range.high};
-    if (t.format == Format::kF32) AddCachedRows<Format::kF32>(t, w, rows, part);
+    // E4M3: as float32 by now (Attend).
+    if (t.format == Format::kF32 || t.format == Format::kF8) AddCachedRows<Format::kF32>(t, w, rows, part);
     if (t.format == Format::kBf16) AddCachedRows<Format::kBf16>(t, w, rows, part);
     if (t.format == Format::kF16) AddCachedRows<Format::kF16>(t, w, rows, part);
   }
@@ -226,13 +228,17 @@ void Attend(const AttentionTile& t) {
   SlotRows tiles[2];  // this one and the next
   FindRows(t, t.slot_begin, tiles[0]);
   for (int32_t slot = t.slot_begin, i = 0; slot < t.slot_end; slot += kTile, i ^= 1) {
-    const SlotRows& rows = tiles[i];
+    SlotRows& rows = tiles[i];
     if (slot + kTile < t.slot_end) {
       FindRows(t, slot + kTile, tiles[i ^ 1]);
       FetchTile(tiles[i ^ 1], row_bytes);
     }
     ScoreTile(t, rows, w);
-    if (!UsesCachedValues(t)) WidenValues(t.format, rows, t.head_dim, w.v);
+    if (!UsesCachedValues(t)) {
+      WidenValues(t.format, rows, t.head_dim, w.v);
+    } else if (t.format == Format::kF8) {
+      WidenValueRows(t.format, rows, t.head_dim, w.v);
+    }
     AccumulateTile(t, w, rows, slot);
   }
 }

@@ -12,8 +12,8 @@
 
 namespace cairn::cpu {
 
-// How floats are held, in memory or as the precision of what is written. E4M3 (kF8) and integers (kI8) hold
-// weights only.
+// How floats are held, in memory or as the precision of what is written. E4M3 (kF8) holds weights, keys and values;
+// integers (kI8) hold weights only.
 enum class Format : int { kF32, kBf16, kF16, kF8, kI8 };
 
 // y = x W^T for some rows, some neighbouring panels of W and some of K.

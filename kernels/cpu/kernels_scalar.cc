@@ -19,6 +19,8 @@ float LoadAs(Format format, const void* data, int64_t i) {
   return static_cast<const float*>(data)[i];
 }
 
+int64_t ElementBytes(Format format) { return format == Format::kF32 ? 4 : format == Format::kF8 ? 1 : 2; }
+
 float RoundTo(Format format, float value) {
   if (format == Format::kBf16) return BFloat16ToFloat(FloatToBFloat16(value));
   if (format == Format::kF16) return Float16ToFloat(FloatToFloat16(value));
@@ -86,7 +88,7 @@ void ConvertToF16(const float* x, int64_t n, void* y) {
 
 // One query vector over the slots of the tile's range that it may see, one by one, rescaling when the maximum grows.
 void AttendVector(const AttentionTile& t, int64_t row, const float* q, float* max, float* sum, float* weighted) {
-  const int64_t d = t.head_dim, element = t.format == Format::kF32 ? 4 : 2;
+  const int64_t d = t.head_dim, element = ElementBytes(t.format);
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   *max = -INFINITY;
   *sum = 0;
@@ -142,7 +144,7 @@ float Dot(const float* x, const float* y, int64_t n) {
 }
 
 void ReadKey(const KeyTile& t, int32_t slot, float* key) {
-  const int64_t element = t.format == Format::kF32 ? 4 : 2;
+  const int64_t element = ElementBytes(t.format);
   const uint8_t* k =
       t.k + t.block_table[slot / t.block_size] * t.block_bytes + slot % t.block_size * t.head_dim * element;
   for (int64_t i = 0; i < t.head_dim; ++i) key[i] = LoadAs(t.format, k, i);

@@ -1,3 +1,4 @@
+#include "kernels/core/float8.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/parallel_rows.h"
@@ -5,11 +6,18 @@
 namespace cairn::cpu {
 namespace {
 
+void ConvertToFloat8Row(const float* x, int64_t n, void* codes) { ConvertToFloat8(x, n, static_cast<uint8_t*>(codes)); }
+
+// From float32 to the cache's type.
+auto ConverterTo(const Kernels& kernels, DType dtype) {
+  return dtype == DType::kFloat8E4M3 ? ConvertToFloat8Row : kernels.convert[static_cast<int>(FormatOf(dtype))];
+}
+
 // The heads of one row into its slot.
 void AppendRow(const Kernels& kernels, const float* k, const float* v, int32_t position, const KvView& kv,
                int32_t slot) {
   const int64_t d = kv.layout.head_dim;
-  const auto convert = kernels.convert[static_cast<int>(FormatOf(kv.layout.dtype))];
+  const auto convert = ConverterTo(kernels, kv.layout.dtype);
   for (int h = 0; h < kv.layout.kv_heads; ++h) {
     convert(k + h * d, d, kv.k(h, slot));
     convert(v + h * d, d, kv.v(h, slot));

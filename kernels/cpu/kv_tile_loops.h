@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kTile = kAttentionTileSlots;
 
-int64_t ElementBytes(Format format) { return format == Format::kF32 ? 4 : 2; }
+int64_t ElementBytes(Format format) { return format == Format::kF32 ? 4 : format == Format::kF8 ? 1 : 2; }
 
 // Where the slots of the tile from `slot` on lie; those past the end point at the last one.
 struct SlotRows {
@@ -60,12 +60,14 @@ CAIRN_SIMD void Transpose8x8(__m256 (&r)[8]) {
 }
 
 CAIRN_SIMD F32x16 LoadOf16(Format format, const uint8_t* row, int64_t at) {
+  if (format == Format::kF8) return LoadF8(row + at);
   if (format == Format::kBf16) return LoadBf16(reinterpret_cast<const uint16_t*>(row) + at);
   if (format == Format::kF16) return LoadF16(reinterpret_cast<const uint16_t*>(row) + at);
   return Load(reinterpret_cast<const float*>(row) + at);
 }
 
 CAIRN_SIMD __m256 LoadOf8(Format format, const uint8_t* row, int64_t at) {
+  if (format == Format::kF8) return LoadF8Of8(row + at);
   if (format == Format::kBf16) return LoadBf16Of8(reinterpret_cast<const uint16_t*>(row) + at);
   if (format == Format::kF16) return LoadF16Of8(reinterpret_cast<const uint16_t*>(row) + at);
   return _mm256_loadu_ps(reinterpret_cast<const float*>(row) + at);
@@ -73,6 +75,10 @@ CAIRN_SIMD __m256 LoadOf8(Format format, const uint8_t* row, int64_t at) {
 
 float LoadOne(Format format, const uint8_t* row, int64_t at) {
   if (format == Format::kF32) return reinterpret_cast<const float*>(row)[at];
+  if (format == Format::kF8) {
+    uint8_t codes[8] = {row[at]};
+    return _mm256_cvtss_f32(LoadF8Of8(codes));
+  }
   uint16_t first[8] = {reinterpret_cast<const uint16_t*>(row)[at]};
   const __m256 wide = format == Format::kBf16 ? LoadBf16Of8(first) : LoadF16Of8(first);
   return _mm256_cvtss_f32(wide);
@@ -98,6 +104,38 @@ CAIRN_SIMD void TransposeKeyPairs8(const uint8_t* const* rows, int64_t at, float
     float* to = panel + (at + 2 * i) * kLanes;
     _mm256_storeu_ps(to, _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)));
     _mm256_storeu_ps(to + kLanes, _mm256_castsi256_ps(_mm256_and_si256(pairs, high)));
+  }
+}
+
+// Rows to columns of a 16 x 16 block of bytes.
+CAIRN_SIMD void Transpose16x16(__m128i (&r)[16]) {
+  // Four times: row i and row i + 8 mixed byte by byte become rows 2i and 2i + 1.
+  CAIRN_UNROLL for (int turn = 0; turn < 4; ++turn) {
+    __m128i mixed[16];
+    CAIRN_UNROLL for (int i = 0; i < 8; ++i) {
+      mixed[2 * i] = _mm_unpacklo_epi8(r[i], r[i + 8]);
+      mixed[2 * i + 1] = _mm_unpackhi_epi8(r[i], r[i + 8]);
+    }
+    CAIRN_UNROLL for (int i = 0; i < 16; ++i) r[i] = mixed[i];
+  }
+}
+
+// Sixteen slots of E4M3: codes are moved, a quarter of the bytes of what they become.
+CAIRN_SIMD void TransposeKeyCodes16(const uint8_t* const* rows, int64_t at, float* panel) {
+  __m128i r[16];
+  CAIRN_UNROLL for (int i = 0; i < 16; ++i) r[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + at));
+  Transpose16x16(r);
+  CAIRN_UNROLL for (int i = 0; i < 16; ++i) Store(panel + (at + i) * kLanes, WidenF8(r[i]));
+}
+
+void WidenKeyCodes(const uint8_t* const* rows, int count, int64_t d, float* k) {
+  for (int s = 0; s < count; s += kLanes) {
+    float* panel = k + s * d;
+    int64_t at = 0;
+    for (; at + kLanes <= d; at += kLanes) TransposeKeyCodes16(rows + s, at, panel);
+    for (; at < d; ++at) {
+      for (int lane = 0; lane < kLanes; ++lane) panel[at * kLanes + lane] = LoadOne(Format::kF8, rows[s + lane], at);
+    }
   }
 }
 
@@ -131,12 +169,22 @@ void WidenValues(const SlotRows& rows, int64_t d, float* v) {
 }
 
 void WidenKeys(Format format, const uint8_t* const* rows, int count, int64_t d, float* k) {
+  if (format == Format::kF8) return WidenKeyCodes(rows, count, d, k);  // rounds up to a multiple of 16
   if (format == Format::kF32) return WidenKeys<Format::kF32>(rows, count, d, k);
   if (format == Format::kBf16) return WidenKeys<Format::kBf16>(rows, count, d, k);
   return WidenKeys<Format::kF16>(rows, count, d, k);
 }
 
+// V of the tile as rows of float32, and `rows` to them: [kTile][d], for d a multiple of 16.
+void WidenValueRows(Format format, SlotRows& rows, int64_t d, float* v) {
+  for (int32_t s = 0; s < rows.count; ++s) {
+    for (int64_t at = 0; at < d; at += kLanes) Store(v + s * d + at, LoadOf16(format, rows.v[s], at));
+    rows.v[s] = reinterpret_cast<const uint8_t*>(v + s * d);
+  }
+}
+
 void WidenValues(Format format, const SlotRows& rows, int64_t d, float* v) {
+  if (format == Format::kF8) return WidenValues<Format::kF8>(rows, d, v);
   if (format == Format::kF32) return WidenValues<Format::kF32>(rows, d, v);
   if (format == Format::kBf16) return WidenValues<Format::kBf16>(rows, d, v);
   return WidenValues<Format::kF16>(rows, d, v);

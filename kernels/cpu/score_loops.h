@@ -160,6 +160,7 @@ void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, fl
 }
 
 void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
+  if (t.format == Format::kF8) return UnitKeys<Format::kF8>(t, padded, units, squares, sum);
   if (t.format == Format::kF32) return UnitKeys<Format::kF32>(t, padded, units, squares, sum);
   if (t.format == Format::kBf16) return UnitKeys<Format::kBf16>(t, padded, units, squares, sum);
   return UnitKeys<Format::kF16>(t, padded, units, squares, sum);

@@ -34,12 +34,16 @@ CAIRN_SIMD __m256 LoadF16Of8(const uint16_t* p) {
 
 // Sixteen E4M3 numbers: the bits of an f16 of 2^-8 the value (the exponents' biases are 7 and 15; subnormal numbers
 // too), but for NaN.
-CAIRN_SIMD __m256i F16BitsOfF8(const uint8_t* p) {
-  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+CAIRN_SIMD __m256i F16BitsOfF8(__m128i codes) {
+  const __m256i wide = _mm256_cvtepu8_epi16(codes);
   const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
   const __m256i sign = _mm256_slli_epi16(_mm256_xor_si256(wide, magnitude), 8);
   const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
   return _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
+}
+CAIRN_SIMD __m256 LoadF8Of8(const uint8_t* p) {
+  const __m256i bits = F16BitsOfF8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(bits)), _mm256_set1_ps(256));
 }
 
 }  // namespace

@@ -118,12 +118,13 @@ CAIRN_SIMD __m256 LoadI8Of8(const uint8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 CAIRN_SIMD F32x16 LoadI8(const uint8_t* p) { return {LoadI8Of8(p), LoadI8Of8(p + 8)}; }
-CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) {
-  const __m256i bits = F16BitsOfF8(p);
+CAIRN_SIMD F32x16 WidenF8(__m128i codes) {
+  const __m256i bits = F16BitsOfF8(codes);
   const F32x16 shifted = {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)),
                           _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
   return Mul(shifted, Set(256));
 }
+CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) { return WidenF8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
 // To the nearest bf16, ties to even, its bits in the high half of each lane (the low half is cleared); NaN stays NaN.
 CAIRN_SIMD __m256i RoundBf16Of8(__m256 a) {

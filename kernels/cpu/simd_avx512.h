@@ -74,10 +74,8 @@ CAIRN_SIMD F32x16 LoadF16(const uint16_t* p) {
 CAIRN_SIMD F32x16 LoadI8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
-CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) {
-  const __m256i bits = F16BitsOfF8(p);
-  return Mul({_mm512_cvtph_ps(bits)}, Set(256));
-}
+CAIRN_SIMD F32x16 WidenF8(__m128i codes) { return Mul({_mm512_cvtph_ps(F16BitsOfF8(codes))}, Set(256)); }
+CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) { return WidenF8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
 CAIRN_SIMD U32x16 RoundBf16(F32x16 a) {
   const __m512i bits = _mm512_castps_si512(a.v);

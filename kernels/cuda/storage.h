@@ -14,6 +14,7 @@ namespace cairn::cuda {
 __device__ __forceinline__ float ToFloat(float x) { return x; }
 __device__ __forceinline__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float ToFloat(__half x) { return __half2float(x); }
+__device__ __forceinline__ float ToFloat(__nv_fp8_e4m3 x) { return static_cast<float>(x); }
 
 template <typename T>
 __device__ __forceinline__ T FromFloat(float x);
@@ -29,11 +30,16 @@ template <>
 __device__ __forceinline__ __half FromFloat<__half>(float x) {
   return __float2half(x);
 }
+template <>
+__device__ __forceinline__ __nv_fp8_e4m3 FromFloat<__nv_fp8_e4m3>(float x) {
+  return __nv_fp8_e4m3(x);  // at most 448
+}
 
 // Where the type is known at run time only (one branch for all threads).
 __device__ __forceinline__ float ReadAs(DType dtype, const void* data, int64_t i) {
   if (dtype == DType::kBFloat16) return ToFloat(static_cast<const __nv_bfloat16*>(data)[i]);
   if (dtype == DType::kFloat16) return ToFloat(static_cast<const __half*>(data)[i]);
+  if (dtype == DType::kFloat8E4M3) return ToFloat(static_cast<const __nv_fp8_e4m3*>(data)[i]);
   return static_cast<const float*>(data)[i];
 }
 __device__ __forceinline__ void WriteAs(DType dtype, void* data, int64_t i, float value) {
@@ -41,6 +47,8 @@ __device__ __forceinline__ void WriteAs(DType dtype, void* data, int64_t i, floa
     static_cast<__nv_bfloat16*>(data)[i] = FromFloat<__nv_bfloat16>(value);
   } else if (dtype == DType::kFloat16) {
     static_cast<__half*>(data)[i] = FromFloat<__half>(value);
+  } else if (dtype == DType::kFloat8E4M3) {
+    static_cast<__nv_fp8_e4m3*>(data)[i] = FromFloat<__nv_fp8_e4m3>(value);
   } else {
     static_cast<float*>(data)[i] = value;
   }

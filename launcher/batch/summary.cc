@@ -56,14 +56,15 @@ std::string SummaryText(const BatchSummary& summary) {
       "  tokens       %d prompt, %d generated%s\n"
       "  throughput   %.1f generated tokens/s, %.1f tokens/s in all, %.2f requests/s\n"
       "  running      at most %d at once, %d steps, %d preemptions\n"
-      "  KV cache     at most %.1f %% in use\n",
+      "  KV cache     at most %.1f %% of %d tokens%s in use\n",
       totals.interrupted ? "Interrupted" : "Done", totals.ok, totals.failed, FormatDuration(seconds),
       FormatDuration(summary.load_seconds), counts.prompt_tokens, counts.completion_tokens,
       counts.reasoning_tokens > 0 ? absl::StrCat(" (", counts.reasoning_tokens, " of them reasoning)") : "",
       PerSecond(static_cast<double>(counts.completion_tokens), seconds),
       PerSecond(static_cast<double>(counts.prompt_tokens + counts.completion_tokens), seconds),
       PerSecond(static_cast<double>(totals.ok), seconds), engines.peak_running, engines.steps, engines.preemptions,
-      100 * engines.peak_kv_use);
+      100 * engines.peak_kv_use, summary.kv_cache_tokens,
+      summary.kv_cache_dtype == "auto" ? "" : absl::StrCat(" in ", summary.kv_cache_dtype));
   if (engines.cache.compactions > 0) {
     const double answers = static_cast<double>(std::max<int64_t>(1, counts.answers));
     absl::StrAppend(
@@ -107,6 +108,7 @@ nlohmann::ordered_json SummaryJson(const BatchSummary& summary,
       {"steps", engines.steps},
       {"peak_running", engines.peak_running},
       {"preemptions", engines.preemptions},
+      {"kv_cache_tokens", summary.kv_cache_tokens},
       {"peak_kv_use", engines.peak_kv_use},
       {"compactions", engines.cache.compactions},
       {"evicted_tokens", engines.cache.evicted_tokens},

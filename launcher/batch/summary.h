@@ -2,6 +2,7 @@
 #ifndef CAIRN_LAUNCHER_BATCH_SUMMARY_H_
 #define CAIRN_LAUNCHER_BATCH_SUMMARY_H_
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,8 @@ namespace cairn {
 struct BatchSummary {
   BatchTotals totals;
   double load_seconds = 0, elapsed_seconds = 0;  // until the model was ready; from there to the last record
+  int64_t kv_cache_tokens = 0;                   // that a replica has room for (KvCapacity), and as what
+  std::string kv_cache_dtype = "auto";
 };
 
 std::string SummaryText(const BatchSummary& summary);

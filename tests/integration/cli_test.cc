@@ -411,6 +411,27 @@ TEST_F(CliTest, PlanCountsTheBytesOfQuantizedWeights) {
   EXPECT_THAT(plan("fp9").err, HasSubstr("--quantization=fp9: allowed is none, int8 or fp8"));
 }
 
+// 80 layers of 8 KV heads of 128, in blocks of 16 tokens with their positions.
+TEST_F(CliTest, PlanCountsTheBytesOfTheCache) {
+  const auto plan = [&](const char* dtype) {
+    return RunCairn(0, {"plan", "--model", "llama-3.1-70b", "--rank-memory-bytes", "400GB", "--max-model-len", "8192",
+                        "--kv-cache-dtype", dtype, "--output-json", Path("plan")});
+  };
+  const auto bytes_of_a_sequence = [&]() -> int64_t {
+    return json::parse(ReadAll(Path("plan")))["stages"][0]["kv_bytes_per_sequence"];
+  };
+  ASSERT_EQ(plan("auto").exit_code, 0);
+  EXPECT_EQ(bytes_of_a_sequence(), 512 * 80 * (2 * 8 * 16 * 128 * 2 + 8 * 16 * 4));
+  const CommandResult fp8 = plan("fp8");
+  ASSERT_EQ(fp8.exit_code, 0) << fp8.err;
+  EXPECT_EQ(bytes_of_a_sequence(), 512 * 80 * (2 * 8 * 16 * 128 + 8 * 16 * 4));
+  EXPECT_THAT(fp8.out, HasSubstr("sequences of 8192 tokens, KV cache in fp8"));
+  EXPECT_EQ(json::parse(ReadAll(Path("plan")))["kv_cache_dtype"], "fp8");
+  const CommandResult unknown = plan("int8");
+  EXPECT_EQ(unknown.exit_code, 64);
+  EXPECT_THAT(unknown.err, HasSubstr("--kv-cache-dtype=int8: allowed is auto (the activations' type) or fp8 (E4M3)"));
+}
+
 // --- Models that cannot run ---
 
 TEST_F(CliTest, ModelErrorsAreOneLineAndExit65) {

@@ -126,6 +126,8 @@ TEST_F(EvalTest, SweepsAndReports) {
   EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
   EXPECT_EQ(resumed.out, result.out);
   EXPECT_THAT(RunCairn(0, Arguments("out", {"--resume", "--temperature=0.5"})).err, HasSubstr("temperature"));
+  EXPECT_THAT(RunCairn(0, Arguments("out", {"--resume", "--kv-cache-dtype=fp8"})).err,
+              HasSubstr("were made with kv_cache_dtype = \"auto\", now it is \"fp8\""));
   // A longer sweep takes what is there.
   const CommandResult longer = RunCairn(0, Arguments("out", {"--resume", "--kv-budget=16,24"}));
   EXPECT_EQ(longer.exit_code, 0) << longer.err;

@@ -139,7 +139,7 @@ TEST_P(AttentionTest, MatchesTheFormula) {
   Random random(1);
   int turn = 0;
   for (const Shape& shape : kShapes) {
-    for (DType cache_type : kFloatTypes) {
+    for (DType cache_type : kCacheTypes) {
       for (int window : {0, 20}) {
         if (Skips(turn++, 11)) continue;
         SCOPED_TRACE(testing::Message() << shape.heads << "/" << shape.kv_heads << " heads of " << shape.d << ", "
@@ -224,6 +224,60 @@ TEST_P(AttentionTest, MatchesTheFormulaIn16Bits) {
   }
 }
 
+Rows RoundedTo(DType type, const Rows& rows) {
+  Rows rounded = rows;
+  for (int64_t i = 0; i < rows.rows(); ++i) {
+    for (int64_t j = 0; j < rows.columns(); ++j) rounded.at(i, j) = RoundTo(type, rows.at(i, j));
+  }
+  return rounded;
+}
+
+// Keys and values in E4M3 are what their codes mean, and nothing else is seen of them: the same bits as over a cache of
+// the activations' type that holds these numbers, for prompts in chunks and single tokens.
+TEST_P(AttentionTest, ACodeIsTheNumberThatItMeans) {
+  Random random(10);
+  int turn = 0;
+  for (const Shape& shape : {Shape{6, 2, 64, 16},
+                             {9, 3, 64, 5},
+                             {16, 1, 128, 32},
+                             {4, 2, 80, 16},
+                             {3, 3, 6, 7},
+                             {4, 1, 256, 16},
+                             {60, 1, 64, 16}}) {
+    for (DType type : kFloatTypes) {
+      for (int window : {0, 40}) {
+        if (Skips(turn++, 5)) continue;
+        SCOPED_TRACE(testing::Message() << shape.heads << "/" << shape.kv_heads << " heads of " << shape.d << ", "
+                                        << DTypeName(type) << ", window " << window);
+        auto c = context(3, type);
+        const std::vector<int32_t> lengths = {150, kEmulated ? 290 : 600};
+        Tokens tokens = RandomTokens(random, shape.heads, shape.kv_heads, shape.d, lengths, type);
+        for (int64_t j = 0; j < tokens.k.columns(); ++j) {
+          tokens.k.at(3, j) *= 1000;     // beyond 448
+          tokens.v.at(5, j) *= 0x1p-8f;  // among them subnormal numbers
+        }
+        Tokens meant = tokens;
+        meant.k = RoundedTo(DType::kFloat8E4M3, tokens.k);
+        meant.v = RoundedTo(DType::kFloat8E4M3, tokens.v);
+        const KvBlockLayout layout = {shape.kv_heads, shape.d, shape.block_size, DType::kFloat8E4M3};
+        KvBlockLayout wide = layout;
+        wide.dtype = on_cpu() ? type : DType::kFloat32;
+        Cache codes(random, layout, lengths, c.get()), numbers(random, wide, lengths, c.get());
+        Rows out(tokens.q.rows(), tokens.q.columns()), expected = out;
+        for (const std::vector<Piece>& step : {std::vector<Piece>{{0, 0, 71}, {1, 0, 40}},
+                                               {{1, 40, lengths[1] - 9}, {0, 71, 149}},
+                                               {{0, 149, 150}},
+                                               {{1, lengths[1] - 9, lengths[1] - 1}},
+                                               {{1, lengths[1] - 1, lengths[1]}}}) {
+          RunStep(*c, tokens, codes, step, window, &out);
+          RunStep(*c, meant, numbers, step, window, &expected);
+        }
+        EXPECT_TRUE(SameBits(out, expected));
+      }
+    }
+  }
+}
+
 // Some tokens of some sequences, counted in `done`; none alone where `together`.
 std::vector<Piece> RandomStep(Random& random, const std::vector<int32_t>& lengths, bool together,
                               std::vector<int32_t>& done) {
@@ -251,7 +305,7 @@ TEST_P(AttentionTest, BitsDependOnTheRowAlone) {
   const std::vector<int32_t> lengths =
       kEmulated ? std::vector<int32_t>{40, 20, 270} : std::vector<int32_t>{530, 20, 600};
   for (const Shape& shape : {Shape{6, 2, 64, 16}, {7, 1, 16, 3}, {2, 2, 80, 32}}) {
-    for (DType cache_type : kFloatTypes) {
+    for (DType cache_type : kCacheTypes) {
       if (Skips(turn++, 5)) continue;
       const DType activation = cache_type == DType::kBFloat16 ? DType::kBFloat16 : DType::kFloat32;
       const int window = random.Integer(0, 1) == 0 ? 0 : 150;
@@ -376,7 +430,7 @@ TEST_P(KvAppendTest, ZeroesTheScoresOfItsSlots) {
 TEST_P(KvAppendTest, FillsTheSlotsOfItsRowsOnly) {
   Random random(6);
   for (const Shape& shape : kShapes) {
-    for (DType type : kFloatTypes) {
+    for (DType type : kCacheTypes) {
       auto c = context(3);
       Tokens tokens = RandomTokens(random, shape.heads, shape.kv_heads, shape.d, {50, 9});
       const KvBlockLayout layout = {shape.kv_heads, shape.d, shape.block_size, type};

@@ -128,7 +128,7 @@ class KvScoresTest : public OpTest {
     Random random(seed);
     int turn = 0;
     for (const Shape& shape : kShapes) {
-      for (DType dtype : kFloatTypes) {
+      for (DType dtype : kCacheTypes) {
         if (Skips(turn++, 4)) continue;
         SCOPED_TRACE(testing::Message() << shape.kv_heads << " x " << shape.group << " heads of " << shape.d << ", n "
                                         << shape.n << ", w " << shape.window << ", " << DTypeName(dtype));
@@ -228,6 +228,42 @@ TEST_P(KvScoresTest, WindowAttentionMatchesTheFormula) {
       }
     }
   });
+}
+
+// Keys in E4M3 are what their codes mean: the same bits as over a float32 cache of these numbers.
+TEST_P(KvScoresTest, ACodeIsTheNumberThatItMeans) {
+  auto c = context(3);
+  int turn = 0;
+  for (const Shape& shape : kShapes) {
+    if (Skips(turn++, 3)) continue;
+    SCOPED_TRACE(testing::Message() << shape.kv_heads << " x " << shape.group << " heads of " << shape.d);
+    Random of_codes(15), of_numbers(15);
+    Layer codes(of_codes, *c, shape, DType::kFloat8E4M3, 6, 0.6f, true);
+    Layer numbers(of_numbers, *c, shape, DType::kFloat32, 6, 0.6f, true);
+    for (int64_t i = 0; i < shape.n; ++i) {
+      for (int64_t j = 0; j < codes.keys().columns(); ++j) {
+        if (i == 2) codes.keys().at(i, j) *= 1e-3f;  // some below 2^-10, which become zero
+        numbers.keys().at(i, j) = RoundTo(DType::kFloat8E4M3, codes.keys().at(i, j));
+      }
+    }
+    codes.Write(*c);
+    numbers.Write(*c);
+    const auto scores_of = [&](Layer& layer) {
+      std::vector<Rows> rows(6, Rows(shape.kv_heads, layer.candidates()));
+      Operands on(*c);
+      const Tensor queries = layer.Queries(on);
+      WindowImportance(*c, layer.View(), queries, on.F32(rows[0]));
+      WindowAttention(*c, layer.View(), queries, WindowReduce::kMeanOfHeads, on.F32(rows[1]));
+      KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, true, on.F32(rows[2]));
+      KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, true, on.F32(rows[3]));  // from memory
+      KeyRedundancy(*c, layer.View(), 0.8f, RedundancyVariant::kPaper, false, on.F32(rows[4]));
+      KeyDifference(*c, layer.View(), on.F32(rows[5]));
+      on.Fetch();
+      return rows;
+    };
+    const std::vector<Rows> found = scores_of(codes), expected = scores_of(numbers);
+    for (size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(SameBits(found[i], expected[i])) << "score " << i;
+  }
 }
 
 // The group's sum is one of integers: any order of the heads gives the same bits.

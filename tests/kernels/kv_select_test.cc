@@ -140,7 +140,7 @@ TEST_P(KvSelectTest, CompactionMovesEveryPlaneOfItsSequenceAlone) {
   auto c = context(3);
   for (int repeat = 0; repeat < (kEmulated ? 25 : 60); ++repeat) {
     const KvBlockLayout layout = {random.Integer(1, 4), 2 * random.Integer(1, 20), random.Integer(1, 24),
-                                  kFloatTypes[random.Integer(0, 2)], random.Integer(0, 1) == 1};
+                                  kCacheTypes[random.Integer(0, 3)], random.Integer(0, 1) == 1};
     const int32_t n = random.Integer(1, 150), keep = random.Integer(0, n);
     Cache cache(random, layout, {n, 40}, c.get());
     std::vector<KvView> views = {cache.HostView(0, n), cache.HostView(1, 40)};

@@ -18,6 +18,7 @@
 
 #include "kernels/core/context.h"
 #include "kernels/core/copy.h"
+#include "kernels/core/float8.h"
 #include "kernels/core/tensor.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
@@ -116,6 +117,8 @@ inline std::string BackendName(const testing::TestParamInfo<Backend>& info) { re
   INSTANTIATE_TEST_SUITE_P(Isa, Suite, testing::ValuesIn(CpuBackends()), BackendName)
 
 inline constexpr DType kFloatTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+// What holds keys and values.
+inline constexpr DType kCacheTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8E4M3};
 
 // Half the distance between neighbouring numbers near 1, as a share: the error of one rounding to nearest.
 inline double UnitRoundoff(DType type) {
@@ -125,6 +128,7 @@ inline double UnitRoundoff(DType type) {
 inline float RoundTo(DType type, float value) {
   if (type == DType::kBFloat16) return BFloat16ToFloat(FloatToBFloat16(value));
   if (type == DType::kFloat16) return Float16ToFloat(FloatToFloat16(value));
+  if (type == DType::kFloat8E4M3) return Float8E4M3ToFloat(FloatToFloat8E4M3(value));
   return value;
 }
 

@@ -15,6 +15,7 @@ namespace cairn {
 
 inline float ReadElement(DType type, const uint8_t* data, int64_t i) {
   if (type == DType::kFloat32) return reinterpret_cast<const float*>(data)[i];
+  if (type == DType::kFloat8E4M3) return Float8E4M3ToFloat(data[i]);
   const uint16_t bits = reinterpret_cast<const uint16_t*>(data)[i];
   return type == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
 }

@@ -1,6 +1,9 @@
 #include "kernels/ops/quantize.h"
 
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "kernels/core/float8.h"
 #include "tests/kernels/op_testing.h"
@@ -49,6 +52,37 @@ TEST(Float8Test, RoundsToNearestEven) {
   }
   EXPECT_TRUE(std::isnan(RoundToFloat8E4M3(std::nanf(""))));
   EXPECT_EQ(FloatToFloat8E4M3(-0.0f), 0x80);
+}
+
+// PyTorch's float8_e4m3fn, as tools/make_float8_codes.py found it: the number of each code, and from which float32 on
+// a number of at most 448 gets it.
+TEST(Float8Test, CodesAreThoseOfPyTorch) {
+  std::ifstream in(std::string(CAIRN_SOURCE_DIR) + "/tests/data/float8_e4m3.txt");
+  int code = 0;
+  uint32_t value = 0, first = 0;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with('#')) continue;
+    ASSERT_EQ(std::sscanf(line.c_str(), "%x %x %x", &code, &value, &first), 3) << line;
+    EXPECT_EQ(std::bit_cast<uint32_t>(Float8E4M3ToFloat(static_cast<uint8_t>(code))), value);
+    EXPECT_EQ(std::bit_cast<uint32_t>(Float8E4M3ToFloat(static_cast<uint8_t>(code | 0x80))), value | 0x80000000u);
+    for (const auto& [bits, expected] : {std::pair<uint32_t, int>{first, code}, {first - 1, code - 1}}) {
+      if (expected < 0) continue;
+      EXPECT_EQ(FloatToFloat8E4M3(std::bit_cast<float>(bits)), expected) << line;
+      EXPECT_EQ(FloatToFloat8E4M3(std::bit_cast<float>(bits | 0x80000000u)), expected | 0x80) << line;
+    }
+  }
+  EXPECT_EQ(code, 0x7e);
+}
+
+// With the test above: so are all numbers between two thresholds.
+TEST(Float8Test, CodesNeverFallAsNumbersGrow) {
+  int before = 0;
+  for (uint32_t bits = 0; bits < 0x7f800000u; bits += 61) {
+    const int code = FloatToFloat8E4M3(std::bit_cast<float>(bits));
+    ASSERT_GE(code, before) << bits;
+    before = code;
+  }
+  EXPECT_EQ(before, 0x7e);
 }
 
 // What the header says, one element after the other.

@@ -26,7 +26,9 @@ TEST_P(RopeAppendTest, EqualsTheOpsOneAfterTheOther) {
   const Case cases[] = {{4, 2, 64, 16, DType::kBFloat16, DType::kBFloat16, true, 5},
                         {3, 3, 6, 7, DType::kFloat32, DType::kBFloat16, false, 3},
                         {8, 1, 128, 16, DType::kFloat16, DType::kFloat16, false, 0},
-                        {6, 2, 80, 5, DType::kFloat32, DType::kFloat32, true, 8}};
+                        {6, 2, 80, 5, DType::kFloat32, DType::kFloat32, true, 8},
+                        {4, 2, 64, 16, DType::kBFloat16, DType::kFloat8E4M3, true, 5},
+                        {3, 1, 34, 3, DType::kFloat32, DType::kFloat8E4M3, false, 2}};
   for (const auto& [heads, kv_heads, d, block_size, activation, dtype, has_score, window] : cases) {
     SCOPED_TRACE(testing::Message() << heads << " heads over " << kv_heads << " of " << d << ", window " << window);
     Random random(1);

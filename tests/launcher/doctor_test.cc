@@ -89,6 +89,10 @@ TEST(DoctorMemoryTest, FailsWithoutRoomAndWarnsOfShortRoom) {
   const Finding tight = finding(500'000);
   EXPECT_EQ(tight.verdict, Verdict::kWarn);
   EXPECT_THAT(tight.fix, HasSubstr("--max-model-len="));
+  EXPECT_THAT(tight.fix, HasSubstr("--kv-cache-dtype=fp8"));
+  EngineOptions fp8 = Options("qwen2");
+  fp8.kv_cache_dtype = "fp8";  // half of it is there
+  EXPECT_EQ(CheckMemory(fp8, config, {0, 4}, {}, 1, 500'000)[0].verdict, Verdict::kOk);
 }
 
 // The estimate is what the engine then holds.

@@ -138,6 +138,10 @@ TEST(KvCacheLinesTest, SayWhatVllmSaysAndTheCompressedFigure) {
       KvCacheLines(capacity, options),
       "KV cache size: 1,234,567 tokens\nMaximum concurrency for 512 tokens per request: 301.41x, compressed by rkv "
       "to 1024 + 128: 1071.60x\n");
+  options.compression = {};
+  options.kv_cache_dtype = "fp8";
+  EXPECT_EQ(KvCacheLines(capacity, options),
+            "KV cache size: 1,234,567 tokens in fp8\nMaximum concurrency for 512 tokens per request: 301.41x\n");
 }
 
 }  // namespace

@@ -246,7 +246,11 @@ TEST(BatchRootTest, ASilentReplicaIsGivenUp) {
 TEST(BatchRootTest, SummaryCountsWhatWasWritten) {
   Batch batch(Item("a", 2) + Item("b", 3) + "bad\n");
   ExpectOk(batch.Run());
-  const BatchSummary summary{.totals = batch.totals, .load_seconds = 1, .elapsed_seconds = 2};
+  const BatchSummary summary{.totals = batch.totals,
+                             .load_seconds = 1,
+                             .elapsed_seconds = 2,
+                             .kv_cache_tokens = 4096,
+                             .kv_cache_dtype = "fp8"};
   const nlohmann::ordered_json json = SummaryJson(summary, {{"dtype", "float32"}});
   EXPECT_EQ(json["completed"], 2);
   EXPECT_EQ(json["failed"], 1);
@@ -258,6 +262,8 @@ TEST(BatchRootTest, SummaryCountsWhatWasWritten) {
   const std::string text = SummaryText(summary);
   EXPECT_THAT(text, HasSubstr("Done: 2 requests ok, 1 failed in 2.0 s"));
   EXPECT_THAT(text, HasSubstr("2.5 generated tokens/s"));
+  EXPECT_THAT(text, HasSubstr("% of 4096 tokens in fp8 in use"));
+  EXPECT_EQ(json["kv_cache_tokens"], 4096);
   EXPECT_THAT(text, HasSubstr("2 of 2 answers (100 %)"));
 }
 
