@@ -421,10 +421,10 @@ TEST_F(CliTest, PlanCountsTheBytesOfTheCache) {
     return json::parse(ReadAll(Path("plan")))["stages"][0]["kv_bytes_per_sequence"];
   };
   ASSERT_EQ(plan("auto").exit_code, 0);
-  EXPECT_EQ(bytes_of_a_sequence(), 512 * 80 * (2 * 8 * 16 * 128 * 2 + 8 * 16 * 4));
+  EXPECT_EQ(bytes_of_a_sequence(), int64_t{512} * 80 * (2 * 8 * 16 * 128 * 2 + 8 * 16 * 4));
   const CommandResult fp8 = plan("fp8");
   ASSERT_EQ(fp8.exit_code, 0) << fp8.err;
-  EXPECT_EQ(bytes_of_a_sequence(), 512 * 80 * (2 * 8 * 16 * 128 + 8 * 16 * 4));
+  EXPECT_EQ(bytes_of_a_sequence(), int64_t{512} * 80 * (2 * 8 * 16 * 128 + 8 * 16 * 4));
   EXPECT_THAT(fp8.out, HasSubstr("sequences of 8192 tokens, KV cache in fp8"));
   EXPECT_EQ(json::parse(ReadAll(Path("plan")))["kv_cache_dtype"], "fp8");
   const CommandResult unknown = plan("int8");
