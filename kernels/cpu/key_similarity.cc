@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/core/key_memory.h"
 #include "kernels/cpu/key_tiles.h"
 #include "kernels/cpu/kv_ops.h"
 
@@ -34,9 +35,6 @@ struct HeadKeys {
   int32_t* positions;
   int32_t* index;  // [places]: the first slot of a place's share of all positions, -1 if there is none
 };
-
-// What the plane says of a slot: nothing yet, no near-duplicate, or the position of the newest (plus kFirstPosition).
-constexpr int32_t kNew = 0, kAlone = 1, kFirstPosition = 2;
 
 struct Keys {
   const KvView& kv;
@@ -121,8 +119,8 @@ void Recall(const Keys& keys, const HeadKeys& k, int64_t tile) {
   if (begin >= end) return;
   const PositionIndex index(k, keys.old, keys.places());
   for (int64_t slot = begin; slot < end; ++slot) {
-    if (k.memory[slot] == kAlone) continue;
-    const int32_t found = SlotAt(keys, k, index, k.memory[slot] - kFirstPosition);
+    if (k.memory[slot] == KeyMemory::kAlone) continue;
+    const int32_t found = SlotAt(keys, k, index, k.memory[slot] - KeyMemory::kFirstPosition);
     k.newest[slot] = found;
     k.open[tile] |= static_cast<uint64_t>(found < 0) << (slot - begin);
   }
@@ -259,7 +257,7 @@ void Remember(const Keys& keys, const HeadKeys& k, int head) {
   ForBlocks(keys.kv, head, keys.n, [&](int64_t slot, float* scores, const int32_t*, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const int32_t newest = k.newest[slot + i];
-      const int32_t memory = newest < 0 ? kAlone : k.positions[newest] + kFirstPosition;
+      const int32_t memory = newest < 0 ? KeyMemory::kAlone : k.positions[newest] + KeyMemory::kFirstPosition;
       std::memcpy(scores + i, &memory, sizeof memory);
     }
   });
@@ -272,7 +270,7 @@ int64_t OldSlots(const KvView& kv) {
     const int32_t middle = low + (high - low) / 2;
     int32_t memory;
     std::memcpy(&memory, kv.score(0, middle), sizeof memory);
-    if (memory != kNew) {
+    if (memory != KeyMemory::kNew) {
       low = middle + 1;
     } else {
       high = middle;

@@ -86,7 +86,8 @@ __global__ void __launch_bounds__(kThreads) MeanSimilarityKernel(KeyParams p, Re
   for (int32_t slot = begin + static_cast<int32_t>(threadIdx.x) / kWarpSize; slot < end; slot += kWarps) {
     int32_t newest = p.newest[p.At(head, slot)];
     if (p.remembers && lane == 0) {
-      *p.Memory(s, head, slot) = newest == kNone ? kAlone : *p.step.Position(s, head, newest) + kFirstPosition;
+      *p.Memory(s, head, slot) =
+          newest == kNone ? KeyMemory::kAlone : *p.step.Position(s, head, newest) + KeyMemory::kFirstPosition;
     }
     if (newest == kNone && variant == RedundancyVariant::kCode) newest = 0;
     const int32_t other = newest == kNone ? slot : newest;

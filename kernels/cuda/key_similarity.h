@@ -5,13 +5,11 @@
 
 #include <cstdint>
 
+#include "kernels/core/key_memory.h"
 #include "kernels/cuda/paged.h"
 
 namespace cairn::cuda {
 
-// What the plane of scores says of a slot: nothing yet, no near-duplicate, or the position of the newest (plus
-// kFirstPosition), as on CPU.
-inline constexpr int32_t kNew = 0, kAlone = 1, kFirstPosition = 2;
 // What is known of a key's newest near-duplicate where that is not a slot: there is none, or it must be looked for.
 inline constexpr int32_t kNone = -1, kUnknown = -2;
 
@@ -39,10 +37,10 @@ struct KeyParams {
 
   // What the last call found for a key, as far as it still holds: a slot, kNone or kUnknown.
   __device__ __forceinline__ int32_t Recall(const PagedSequence& s, int32_t head, int32_t slot) const {
-    const int32_t memory = remembers ? *Memory(s, head, slot) : kNew;
-    if (memory == kNew) return kUnknown;
-    if (memory == kAlone) return kNone;
-    const int32_t wanted = memory - kFirstPosition;
+    const int32_t memory = remembers ? *Memory(s, head, slot) : KeyMemory::kNew;
+    if (memory == KeyMemory::kNew) return kUnknown;
+    if (memory == KeyMemory::kAlone) return kNone;
+    const int32_t wanted = memory - KeyMemory::kFirstPosition;
     int32_t low = 0, high = n;  // the first slot whose position is above the wanted one
     while (low < high) {
       const int32_t middle = (low + high) / 2;
@@ -56,7 +54,7 @@ struct KeyParams {
   }
   // Did the last call see all of the slots up to this one? (It saw the first so many.)
   __device__ __forceinline__ bool IsOld(const PagedSequence& s, int32_t head, int32_t slot) const {
-    return remembers && *Memory(s, head, slot) != kNew;
+    return remembers && *Memory(s, head, slot) != KeyMemory::kNew;
   }
 };
 
