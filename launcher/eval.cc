@@ -28,53 +28,22 @@
 namespace cairn {
 namespace {
 
-// What rank 0 tells the others before each setting.
+// What rank 0 tells the others before each setting. All have read the same flags and have made the same sweep of them.
 struct Turn {
-  bool over = false;
-  CompressionConfig config;
+  int64_t setting = -1;        // of the sweep; -1: over
+  int32_t budget = 0;          // of a percentage rank 0 alone knows what it comes to
   int64_t kv_cache_bytes = 0;  // 0: as the flags say
+
+  bool over() const { return setting < 0; }
 };
 
-std::string Serialize(const Turn& turn) {
-  WireWriter out;
-  out.Put(turn.over);
-  out.Put(turn.kv_cache_bytes);
-  const CompressionConfig& config = turn.config;
-  out.PutString(config.algorithm);
-  out.PutString(config.schedule);
-  out.PutString(config.scope);
-  out.Put(config.budget);
-  out.Put(config.buffer);
-  out.Put(config.window);
-  out.Put(config.beta);
-  out.Put(config.mix_lambda);
-  return out.Take();
-}
-
-// What is not swept comes from the flags, which are the same on every rank.
-Turn Parse(const std::string& bytes, const CompressionConfig& base) {
-  WireReader in(bytes);
-  Turn turn;
-  turn.over = in.Get<bool>();
-  turn.kv_cache_bytes = in.Get<int64_t>();
-  CompressionConfig& config = turn.config = base;
-  config.algorithm = in.GetString();
-  config.schedule = in.GetString();
-  config.scope = in.GetString();
-  config.budget = in.Get<int32_t>();
-  config.buffer = in.Get<int32_t>();
-  config.window = in.Get<int32_t>();
-  config.beta = in.Get<double>();
-  config.mix_lambda = in.Get<double>();
-  return turn;
-}
-
 // Rank 0's word on every rank; its error is everybody's.
-absl::StatusOr<Turn> Broadcast(World& world, const absl::StatusOr<Turn>& mine, const CompressionConfig& base) {
+absl::StatusOr<Turn> Broadcast(World& world, const absl::StatusOr<Turn>& mine) {
   CAIRN_RETURN_IF_ERROR(world.Agree(mine.status()));
-  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all,
-                         world.channel().AllGather(world.is_root() ? Serialize(*mine) : ""));
-  return Parse(all[0], base);
+  WireWriter out;
+  out.Put(*mine);
+  CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, world.channel().AllGather(out.Take()));
+  return WireReader(all[0]).Get<Turn>();
 }
 
 int64_t LargestKvCache(const Engine& engine) {
@@ -95,17 +64,15 @@ class Root {
         progress_(Progress::StyleForStderr(quiet), PrintToStderr) {}
 
   absl::StatusOr<Turn> NextTurn() {
-    Turn turn;
     if (StopSignal() == 0) {
       CAIRN_ASSIGN_OR_RETURN(run_, job_.Next());
     } else {
       run_.reset();
     }
-    turn.over = !run_.has_value();
-    if (turn.over) return turn;
-    turn.config = run_->config;
-    turn.kv_cache_bytes = job_.kv_cache_bytes();
-    return turn;
+    if (!run_.has_value()) return Turn();
+    return Turn{.setting = static_cast<int64_t>(run_->setting),
+                .budget = run_->config.budget,
+                .kv_cache_bytes = job_.kv_cache_bytes()};
   }
 
   // The setting at hand, on this rank's engine and the other replicas'.
@@ -244,11 +211,12 @@ absl::StatusOr<int> Eval(World& world, const Subcommand& self) {
   for (bool first = true;; first = false) {
     absl::StatusOr<Turn> mine = Turn();
     if (root.has_value()) mine = root->NextTurn();
-    CAIRN_ASSIGN_OR_RETURN(const Turn turn, Broadcast(world, mine, options.compression));
-    if (turn.over) break;
+    CAIRN_ASSIGN_OR_RETURN(const Turn turn, Broadcast(world, mine));
+    if (turn.over()) break;
     EngineOptions turn_options = options;
-    turn_options.compression = turn.config;
-    turn_options.shadow_full = turn_options.record_evictions = eval.shadow_full && turn.config.enabled();
+    CompressionConfig& config = turn_options.compression = sweep.settings[static_cast<size_t>(turn.setting)].config;
+    config.budget = turn.budget;
+    turn_options.shadow_full = turn_options.record_evictions = eval.shadow_full && config.enabled();
     if (options.kv_cache_memory_bytes == 0) turn_options.kv_cache_memory_bytes = turn.kv_cache_bytes;
     CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
                            StartEngine(world, std::move(turn_options), quiet || !first));

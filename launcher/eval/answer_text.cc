@@ -1,18 +1,15 @@
 #include "launcher/eval/answer_text.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace cairn {
 namespace {
 
-constexpr std::string_view kSpace = " \t\r\n\f\v";
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsWordCharacter(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+bool IsWordCharacter(char c) { return absl::ascii_isalnum(c) || c == '_'; }
 
 // The end of the group that text[open] == '{' opens, the closing brace included; npos where it never closes. An escaped
 // brace (\{) is a character.
@@ -55,9 +52,7 @@ std::string Shortened(bool negative, const std::string& whole, std::string fract
 }  // namespace
 
 std::string Trim(std::string_view text) {
-  const size_t begin = text.find_first_not_of(kSpace);
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin));
+  return std::string(absl::StripAsciiWhitespace(absl::string_view(text.data(), text.size())));
 }
 
 std::string AfterThinking(std::string_view text) {
@@ -80,7 +75,8 @@ std::optional<std::string> LastBoxed(std::string_view text) {
 std::optional<std::string> LastNumber(std::string_view text) {
   std::optional<std::string> last;
   for (size_t i = 0; i < text.size();) {
-    const bool starts = IsDigit(text[i]) || (text[i] == '.' && i + 1 < text.size() && IsDigit(text[i + 1]));
+    const bool starts =
+        absl::ascii_isdigit(text[i]) || (text[i] == '.' && i + 1 < text.size() && absl::ascii_isdigit(text[i + 1]));
     if (!starts) {
       ++i;
       continue;
@@ -89,18 +85,18 @@ std::optional<std::string> LastNumber(std::string_view text) {
                        (i == 1 || (!IsWordCharacter(text[i - 2]) && text[i - 2] != ')' && text[i - 2] != '}'));
     std::string whole, fraction;
     while (i < text.size()) {
-      if (IsDigit(text[i])) {
+      if (absl::ascii_isdigit(text[i])) {
         whole.push_back(text[i++]);
-      } else if (text[i] == ',' && i + 1 < text.size() && IsDigit(text[i + 1]) && !whole.empty()) {
+      } else if (text[i] == ',' && i + 1 < text.size() && absl::ascii_isdigit(text[i + 1]) && !whole.empty()) {
         ++i;
-      } else if (text.substr(i, 3) == "{,}" && i + 3 < text.size() && IsDigit(text[i + 3])) {
+      } else if (text.substr(i, 3) == "{,}" && i + 3 < text.size() && absl::ascii_isdigit(text[i + 3])) {
         i += 3;
       } else {
         break;
       }
     }
-    if (i + 1 < text.size() && text[i] == '.' && IsDigit(text[i + 1])) {
-      for (++i; i < text.size() && IsDigit(text[i]); ++i) fraction.push_back(text[i]);
+    if (i + 1 < text.size() && text[i] == '.' && absl::ascii_isdigit(text[i + 1])) {
+      for (++i; i < text.size() && absl::ascii_isdigit(text[i]); ++i) fraction.push_back(text[i]);
     }
     last = Shortened(minus, whole, std::move(fraction));
   }
@@ -127,7 +123,8 @@ std::optional<std::string> PlainNumber(std::string_view text) {
     whole.push_back(whole_part[i]);
   }
   if (whole.empty() && fraction.empty()) return std::nullopt;
-  if (!std::all_of(whole.begin(), whole.end(), IsDigit) || !std::all_of(fraction.begin(), fraction.end(), IsDigit)) {
+  if (!std::all_of(whole.begin(), whole.end(), absl::ascii_isdigit) ||
+      !std::all_of(fraction.begin(), fraction.end(), absl::ascii_isdigit)) {
     return std::nullopt;
   }
   return Shortened(negative, whole, std::move(fraction));

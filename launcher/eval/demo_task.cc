@@ -65,9 +65,9 @@ absl::StatusOr<Task> ReadDemo(const TaskOptions& options) {
     CAIRN_ASSIGN_OR_RETURN(const int64_t length, WholeField(line, "length"));
     CAIRN_ASSIGN_OR_RETURN(const int64_t tokens, WholeField(line, "tokens"));
     CAIRN_ASSIGN_OR_RETURN(const int64_t prompt_tokens, WholeField(line, "prompt_tokens"));
-    const int64_t index = seen[length]++ - options.first_question;
+    const int64_t index = seen[length]++;
     if (std::find(lengths.begin(), lengths.end(), length) == lengths.end()) return absl::OkStatus();
-    if (index < 0 || (options.num_questions > 0 && index >= options.num_questions)) return absl::OkStatus();
+    if (!options.Wants(index)) return absl::OkStatus();
     question.group = absl::StrCat(length, " tokens");
     // A chain that went astray may still come to an end; one that runs in circles is cut off.
     question.max_tokens = static_cast<int32_t>((tokens - prompt_tokens) * 5 / 4);

@@ -1,6 +1,5 @@
 #include "launcher/eval/eval_job.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -131,8 +130,7 @@ absl::StatusOr<AnswerSet> EvalJob::ReadAnswers(const std::string& key, int64_t* 
 absl::StatusOr<CompressionConfig> EvalJob::ConfigOf(size_t setting) {
   if (settings_[setting].budget_share.has_value() && !mean_full_length_.has_value()) {
     CAIRN_ASSIGN_OR_RETURN(const AnswerSet full, ReadAnswers(SettingKey(CompressionConfig()), nullptr));
-    const SettingResult result = Summarize(CompressionConfig(), task_, options_.seeds, full, nullptr, std::nullopt, {});
-    mean_full_length_ = result.mean_length;
+    mean_full_length_ = MeanLength(full);
   }
   return Resolve(settings_[setting], mean_full_length_.value_or(0));
 }
@@ -140,6 +138,7 @@ absl::StatusOr<CompressionConfig> EvalJob::ConfigOf(size_t setting) {
 absl::StatusOr<std::optional<EvalJob::Run>> EvalJob::Next() {
   for (; next_ < settings_.size(); ++next_) {
     Run run;
+    run.setting = next_;
     CAIRN_ASSIGN_OR_RETURN(run.config, ConfigOf(next_));
     const std::string key = SettingKey(run.config);
     int64_t bytes = 0;
@@ -195,8 +194,7 @@ absl::StatusOr<EvalReport> EvalJob::Report() {
     CAIRN_ASSIGN_OR_RETURN(AnswerSet answers, ReadAnswers(key, nullptr));
     if (!config.enabled()) {
       full = answers;
-      const double mean = Summarize(config, task_, options_.seeds, answers, nullptr, std::nullopt, {}).mean_length;
-      if (mean > 0) mean_full_length_ = mean;
+      if (const double mean = MeanLength(answers); mean > 0) mean_full_length_ = mean;
     }
     report.settings.push_back(Summarize(config, task_, options_.seeds, answers, full.has_value() ? &*full : nullptr,
                                         mean_full_length_, directory_->sessions()));

@@ -34,6 +34,7 @@ class EvalJob {
   // The next setting with unanswered questions; none: all is answered. Resolves percentages once the full cache has
   // been measured.
   struct Run {
+    size_t setting = 0;  // of the sweep
     CompressionConfig config;
     std::string label;  // for the progress bar
     std::unique_ptr<LineReader> requests;

@@ -1,7 +1,6 @@
 #include "launcher/eval/math_answer.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -55,14 +54,11 @@ constexpr std::pair<std::string_view, std::string_view> kSpellings[] = {{"\\!", 
                                                                         {"\\div", "/"},
                                                                         {"\\pi", "{\\pi}"}};
 
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsLetter(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; }
-
 // Replaces each `from`, a command or a mark; a command is not the beginning of a longer one.
 void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
   for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;) {
     const size_t end = at + from.size();
-    if (from[0] == '\\' && IsLetter(from.back()) && end < text.size() && IsLetter(text[end])) {
+    if (from[0] == '\\' && absl::ascii_isalpha(from.back()) && end < text.size() && absl::ascii_isalpha(text[end])) {
       at = end;
       continue;
     }
@@ -90,7 +86,8 @@ void UnwrapText(std::string& text) {
       if (close == std::string::npos) break;
       const std::string before = Trim(std::string_view(text).substr(0, at));
       const std::string inside = text.substr(brace + 1, close - brace - 1);
-      const bool is_unit = !before.empty() && (IsDigit(before.back()) || before.back() == '}' || before.back() == ')');
+      const bool is_unit =
+          !before.empty() && (absl::ascii_isdigit(before.back()) || before.back() == '}' || before.back() == ')');
       const bool joins = Trim(inside) == "and" || Trim(inside) == "or";
       const std::string instead = joins ? "," : is_unit ? "" : inside;
       std::string after = text.substr(close + 1);
@@ -108,14 +105,14 @@ void UnwrapText(std::string& text) {
 // "5 cm", "12 miles per hour", "3.5 m/s": a number, a space, and words without digits.
 void DropPlainUnit(std::string& text) {
   size_t i = 0;
-  while (i < text.size() && (IsDigit(text[i]) || text[i] == '.' || text[i] == ',' || text[i] == '-')) ++i;
+  while (i < text.size() && (absl::ascii_isdigit(text[i]) || text[i] == '.' || text[i] == ',' || text[i] == '-')) ++i;
   if (i == 0 || i >= text.size() || text[i] != ' ') return;
   const std::string words = Trim(std::string_view(text).substr(i));
-  if (words.size() < 2 || !IsLetter(words[0]) || !IsLetter(words[1])) return;
+  if (words.size() < 2 || !absl::ascii_isalpha(words[0]) || !absl::ascii_isalpha(words[1])) return;
   for (size_t j = 0; j < words.size(); ++j) {
     const bool exponent = j + 2 == words.size() && words[j] == '^';
     if (exponent && (words[j + 1] == '2' || words[j + 1] == '3')) break;
-    if (!IsLetter(words[j]) && words[j] != ' ' && words[j] != '/' && words[j] != '.') return;
+    if (!absl::ascii_isalpha(words[j]) && words[j] != ' ' && words[j] != '/' && words[j] != '.') return;
   }
   if (words.rfind("or ", 0) == 0 || words.rfind("and ", 0) == 0) return;
   text.resize(i);
@@ -136,7 +133,7 @@ void AddBraces(std::string& text, std::string_view command, int arguments) {
         const size_t close = Closing(text, place);
         if (close == std::string::npos) return;
         place = close + 1;
-      } else if (IsDigit(text[place]) || IsLetter(text[place])) {
+      } else if (absl::ascii_isdigit(text[place]) || absl::ascii_isalpha(text[place])) {
         text.replace(place, 1, std::string("{") + text[place] + "}");
         place += 3;
       } else {
@@ -214,8 +211,9 @@ std::string WithoutName(const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || text.find('=', equals + 1) != std::string::npos) return text;
   const std::string left = text.substr(0, equals);
-  const bool is_name = (left.size() == 1 && IsLetter(left[0])) || left == "\\theta" ||
-                       (left.size() == 4 && left[1] == '(' && IsLetter(left[0]) && IsLetter(left[2]) && left[3] == ')');
+  const bool is_name = (left.size() == 1 && absl::ascii_isalpha(left[0])) || left == "\\theta" ||
+                       (left.size() == 4 && left[1] == '(' && absl::ascii_isalpha(left[0]) &&
+                        absl::ascii_isalpha(left[2]) && left[3] == ')');
   return is_name ? text.substr(equals + 1) : text;
 }
 
@@ -236,7 +234,9 @@ bool NormalizedEqual(const std::string& left, const std::string& right, int dept
   const std::optional<std::string> number_a = PlainNumber(a), number_b = PlainNumber(b);
   if (number_a.has_value() && number_b.has_value()) return number_a == number_b;
   // Words: Even and even. One letter is a name, of which x and X are two.
-  const auto is_word = [](const std::string& s) { return s.size() > 1 && std::all_of(s.begin(), s.end(), IsLetter); };
+  const auto is_word = [](const std::string& s) {
+    return s.size() > 1 && std::all_of(s.begin(), s.end(), absl::ascii_isalpha);
+  };
   if (is_word(a) && is_word(b) && absl::AsciiStrToLower(a) == absl::AsciiStrToLower(b)) return true;
   const std::optional<Bracketed> list_a = AsBracketed(a), list_b = AsBracketed(b);
   if (list_a.has_value() != list_b.has_value()) return false;
@@ -256,7 +256,8 @@ bool NormalizedEqual(const std::string& left, const std::string& right, int dept
 
 // (C) is C.
 std::string WithoutChoiceParentheses(const std::string& text) {
-  return text.size() == 3 && text[0] == '(' && IsLetter(text[1]) && text[2] == ')' ? text.substr(1, 1) : text;
+  return text.size() == 3 && text[0] == '(' && absl::ascii_isalpha(text[1]) && text[2] == ')' ? text.substr(1, 1)
+                                                                                              : text;
 }
 
 }  // namespace
@@ -275,9 +276,7 @@ std::string NormalizeMath(std::string_view answer) {
   text = Trim(text);
   while (!text.empty() && (text.back() == '.' || text.back() == ',')) text.pop_back();
   DropPlainUnit(text);
-  text.erase(
-      std::remove_if(text.begin(), text.end(), [](char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }),
-      text.end());
+  text.erase(std::remove_if(text.begin(), text.end(), absl::ascii_isspace), text.end());
   AddBraces(text, "\\frac", 2);
   AddBraces(text, "\\sqrt", 1);
   DropScriptBraces(text);

@@ -1,10 +1,10 @@
 #include "launcher/eval/math_expression.h"
 
-#include <cctype>
 #include <cmath>
 #include <cstdlib>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "engine/runner/philox.h"
 
 namespace cairn {
@@ -12,9 +12,6 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxLength = 1000;
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsLetter(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; }
 
 // Recursive descent; the first thing that is not understood ends it.
 class Parser {
@@ -42,7 +39,7 @@ class Parser {
   // \pi, not the beginning of \pine.
   bool TakeCommand(std::string_view name) {
     const size_t end = at_ + name.size();
-    if (end < text_.size() && IsLetter(text_[end]) && IsLetter(name.back())) return false;
+    if (end < text_.size() && absl::ascii_isalpha(text_[end]) && absl::ascii_isalpha(name.back())) return false;
     return Take(name);
   }
 
@@ -70,7 +67,7 @@ class Parser {
       }
       return false;
     }
-    return IsDigit(c) || IsLetter(c) || c == '(' || c == '{' || c == '.';
+    return absl::ascii_isdigit(c) || absl::ascii_isalpha(c) || c == '(' || c == '{' || c == '.';
   }
 
   double Product(int depth) {
@@ -108,8 +105,8 @@ class Parser {
     if (Peek('{')) return Group('{', '}', depth);
     if (sign && Take("-")) return -Argument(depth);
     if (at_ >= text_.size()) return Fail();
-    if (IsDigit(text_[at_])) return text_[at_++] - '0';
-    if (IsLetter(text_[at_])) return Letter();
+    if (absl::ascii_isdigit(text_[at_])) return text_[at_++] - '0';
+    if (absl::ascii_isalpha(text_[at_])) return Letter();
     if (TakeCommand("\\pi")) return M_PI;
     if (Peek('(')) return Group('(', ')', depth);
     return Fail();
@@ -125,8 +122,8 @@ class Parser {
     const char letter = text_[at_++];
     // A word is no product of its letters.
     size_t run = 1;
-    for (size_t i = at_; i < text_.size() && IsLetter(text_[i]); ++i) ++run;
-    for (size_t i = at_ - 1; i > 0 && IsLetter(text_[i - 1]); --i) ++run;
+    for (size_t i = at_; i < text_.size() && absl::ascii_isalpha(text_[i]); ++i) ++run;
+    for (size_t i = at_ - 1; i > 0 && absl::ascii_isalpha(text_[i - 1]); --i) ++run;
     if (run > 3) return Fail();
     return 0.5 + PhiloxUniform(0, static_cast<uint64_t>(letter), 0, static_cast<uint32_t>(point_));
   }
@@ -134,14 +131,17 @@ class Parser {
   double Number(int depth) {
     const size_t begin = at_;
     bool whole = true;
-    while (at_ < text_.size() && (IsDigit(text_[at_]) || (text_[at_] == '.' && whole))) whole &= text_[at_++] != '.';
+    while (at_ < text_.size() && (absl::ascii_isdigit(text_[at_]) || (text_[at_] == '.' && whole)))
+      whole &= text_[at_++] != '.';
     const std::string digits(text_.substr(begin, at_ - begin));
     if (digits == ".") return Fail();
     const double value = std::strtod(digits.c_str(), nullptr);
-    const bool at_start = begin == 0 || !(IsDigit(text_[begin - 1]) || IsLetter(text_[begin - 1]) ||
-                                          text_[begin - 1] == ')' || text_[begin - 1] == '}');
+    const bool at_start =
+        begin == 0 || !(absl::ascii_isdigit(text_[begin - 1]) || absl::ascii_isalpha(text_[begin - 1]) ||
+                        text_[begin - 1] == ')' || text_[begin - 1] == '}');
     // A mixed number: whole, then a fraction of plain numbers.
-    if (whole && at_start && text_.substr(at_, 6) == "\\frac{" && at_ + 6 < text_.size() && IsDigit(text_[at_ + 6])) {
+    if (whole && at_start && text_.substr(at_, 6) == "\\frac{" && at_ + 6 < text_.size() &&
+        absl::ascii_isdigit(text_[at_ + 6])) {
       return value + Atom(depth + 1);
     }
     return value;
@@ -149,8 +149,8 @@ class Parser {
 
   double Atom(int depth) {
     if (failed_ || ++depth > kMaxDepth || at_ >= text_.size()) return Fail();
-    if (IsDigit(text_[at_]) || text_[at_] == '.') return Number(depth);
-    if (IsLetter(text_[at_])) return Letter();
+    if (absl::ascii_isdigit(text_[at_]) || text_[at_] == '.') return Number(depth);
+    if (absl::ascii_isalpha(text_[at_])) return Letter();
     if (Peek('(')) return Group('(', ')', depth);
     if (Peek('{')) return Group('{', '}', depth);
     if (TakeCommand("\\pi")) return M_PI;

@@ -12,20 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-// Leaves out what --first-question and --num-questions do, after it has been checked.
-class Selection {
- public:
-  explicit Selection(const TaskOptions& options) : first_(options.first_question), count_(options.num_questions) {}
-  bool Next() {
-    const int64_t index = index_++;
-    return index >= first_ && (count_ == 0 || index < first_ + count_);
-  }
-  int64_t index() const { return index_; }
-
- private:
-  int64_t first_, count_, index_ = 0;
-};
-
 // The first of the fields that the line has: copies of a data set name them differently.
 absl::StatusOr<std::string> FirstField(const json& line, std::initializer_list<const char*> fields) {
   for (const char* field : fields) {
@@ -43,7 +29,7 @@ absl::StatusOr<Task> ReadGsm8k(const TaskOptions& options) {
   Task task{.source = options.file,
             .prompt_template = "{prompt}\nThink step by step and put the final number in \\boxed{}.",
             .max_tokens = 512};
-  Selection selection(options);
+  int64_t index = 0;
   CAIRN_RETURN_IF_ERROR(ForEachTaskLine(options.file, task.source_hash, [&](const json& line, int64_t) {
     CAIRN_ASSIGN_OR_RETURN(std::string prompt, TextField(line, "question"));
     CAIRN_ASSIGN_OR_RETURN(const std::string solution, TextField(line, "answer"));
@@ -51,8 +37,8 @@ absl::StatusOr<Task> ReadGsm8k(const TaskOptions& options) {
     if (mark == std::string::npos) return absl::InvalidArgumentError("field \"answer\" has no number after \"####\"");
     const std::optional<std::string> number = PlainNumber(Trim(std::string_view(solution).substr(mark + 4)));
     if (!number.has_value()) return absl::InvalidArgumentError("field \"answer\": what follows \"####\" is no number");
-    std::string id = absl::StrCat("gsm8k-", selection.index());
-    if (selection.Next()) {
+    std::string id = absl::StrCat("gsm8k-", index);
+    if (options.Wants(index++)) {
       task.questions.push_back({.id = std::move(id),
                                 .group = "",
                                 .prompt = std::move(prompt),
@@ -69,12 +55,12 @@ absl::StatusOr<Task> ReadMath500(const TaskOptions& options) {
   Task task{.source = options.file,
             .prompt_template = "{prompt}\nPlease reason step by step, and put your final answer within \\boxed{}.",
             .max_tokens = 1024};
-  Selection selection(options);
+  int64_t index = 0;
   CAIRN_RETURN_IF_ERROR(ForEachTaskLine(options.file, task.source_hash, [&](const json& line, int64_t) {
     CAIRN_ASSIGN_OR_RETURN(std::string prompt, FirstField(line, {"problem", "question"}));
     CAIRN_ASSIGN_OR_RETURN(std::string answer, FirstField(line, {"answer"}));
-    std::string id = absl::StrCat("math500-", selection.index());
-    if (selection.Next()) {
+    std::string id = absl::StrCat("math500-", index);
+    if (options.Wants(index++)) {
       task.questions.push_back(
           {.id = std::move(id),
            .group = line.contains("level")
@@ -94,7 +80,7 @@ absl::StatusOr<Task> ReadMath500(const TaskOptions& options) {
 absl::StatusOr<Task> ReadAime(const TaskOptions& options) {
   Task task{.source = options.file,
             .prompt_template = "{prompt}\nPlease reason step by step, and put your final answer within \\boxed{}."};
-  Selection selection(options);
+  int64_t index = 0;
   CAIRN_RETURN_IF_ERROR(ForEachTaskLine(options.file, task.source_hash, [&](const json& line, int64_t) {
     CAIRN_ASSIGN_OR_RETURN(std::string prompt, FirstField(line, {"problem", "Problem", "question"}));
     CAIRN_ASSIGN_OR_RETURN(const std::string answer, FirstField(line, {"answer", "Answer"}));
@@ -103,8 +89,8 @@ absl::StatusOr<Task> ReadAime(const TaskOptions& options) {
       return absl::InvalidArgumentError(
           absl::StrCat("field \"answer\" is \"", answer.substr(0, 40), "\": must be a whole number from 0 to 999"));
     }
-    std::string id = absl::StrCat("aime-", selection.index());
-    if (selection.Next()) {
+    std::string id = absl::StrCat("aime-", index);
+    if (options.Wants(index++)) {
       task.questions.push_back({.id = std::move(id),
                                 .group = "",
                                 .prompt = std::move(prompt),

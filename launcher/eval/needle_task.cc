@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/runner/philox.h"
 #include "kernels/core/fnv1a.h"
@@ -75,8 +76,7 @@ std::vector<std::string> SentencesOf(const std::string& text) {
   std::vector<std::string> sentences;
   std::string current;
   for (const char c : text) {
-    const bool space = c == ' ' || c == '\n' || c == '\r' || c == '\t';
-    if (!space) {
+    if (!absl::ascii_isspace(c)) {
       current.push_back(c);
     } else if (!current.empty() && current.back() != ' ') {
       const char last = current.back();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "launcher/byte_size.h"
+#include "launcher/eval/svg.h"
 #include "launcher/eval/sweep.h"
 
 namespace cairn {
@@ -50,11 +51,6 @@ std::string Marker(size_t index, double x, double y) {
   }
 }
 
-std::string Text(double x, double y, const char* anchor, const std::string& text, const char* more = "") {
-  return absl::StrFormat("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>%s</text>\n", x, y, anchor, more,
-                         XmlEscape(text));
-}
-
 std::string Number(double value) {
   return value >= 100 || value == std::floor(value) ? absl::StrFormat("%.0f", value) : absl::StrFormat("%.3g", value);
 }
@@ -75,8 +71,8 @@ class Plot {
         "@media(prefers-color-scheme:dark){svg{background:#16181c;color:#e6e6e6}.grid{stroke:#fff3}}</style>\n",
         kRight + kLegendWidth, height, kRight + kLegendWidth, height);
     absl::StrAppend(&svg_, "<title>", XmlEscape(Title()), "</title>\n");
-    absl::StrAppend(&svg_, Text(kLeft, 24, "start", Title(), " font-size=\"15\" font-weight=\"600\""));
-    absl::StrAppend(&svg_, Text(kLeft, 42, "start", Subtitle(), " font-size=\"12\" opacity=\"0.75\""));
+    absl::StrAppend(&svg_, SvgText(kLeft, 24, "start", Title(), " font-size=\"15\" font-weight=\"600\""));
+    absl::StrAppend(&svg_, SvgText(kLeft, 42, "start", Subtitle(), " font-size=\"12\" opacity=\"0.75\""));
     Axes();
     FullCache();
     Oracle();
@@ -144,7 +140,7 @@ class Plot {
       const double at = Y(std::min(y, 1.0));
       absl::StrAppendFormat(&svg_, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", kLeft,
                             at, kRight, at);
-      absl::StrAppend(&svg_, Text(kLeft - 8, at + 4, "end", absl::StrFormat("%.0f", 100 * y)));
+      absl::StrAppend(&svg_, SvgText(kLeft - 8, at + 4, "end", absl::StrFormat("%.0f", 100 * y)));
     }
     absl::StrAppendFormat(&svg_, "<path class=\"axis\" fill=\"none\" d=\"M%.1f %.1fV%.1fH%.1f\"/>\n", kLeft, kTop,
                           kBase, kRight);
@@ -155,14 +151,14 @@ class Plot {
                             kBase, at, kBase + 5);
       if (at - last < 30) continue;  // labels that would touch
       last = at;
-      absl::StrAppend(&svg_, Text(at, kBase + 20, "middle", Number(x)));
+      absl::StrAppend(&svg_, SvgText(at, kBase + 20, "middle", Number(x)));
     }
-    absl::StrAppend(&svg_, Text((kLeft + kRight) / 2, kBase + 44, "middle",
-                                by_share_ ? absl::StrFormat("budget in %% of the mean full length, %.0f tokens",
-                                                            *report_.mean_full_length)
-                                          : std::string("budget in slots")));
+    absl::StrAppend(&svg_, SvgText((kLeft + kRight) / 2, kBase + 44, "middle",
+                                   by_share_ ? absl::StrFormat("budget in %% of the mean full length, %.0f tokens",
+                                                               *report_.mean_full_length)
+                                             : std::string("budget in slots")));
     absl::StrAppendFormat(&svg_, "<g transform=\"rotate(-90 18 %.1f)\">%s</g>\n", (kTop + kBase) / 2,
-                          Text(18, (kTop + kBase) / 2, "middle", "accuracy in %"));
+                          SvgText(18, (kTop + kBase) / 2, "middle", "accuracy in %"));
   }
 
   void FullCache() {
@@ -239,7 +235,7 @@ class Plot {
                             "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"currentColor\" "
                             "stroke-dasharray=\"6 4\"/>\n",
                             x, y, x + 26, y);
-      absl::StrAppend(&svg_, Text(x + 34, y + 4, "start", "full cache"));
+      absl::StrAppend(&svg_, SvgText(x + 34, y + 4, "start", "full cache"));
       y += 22;
     }
     if (has_oracle()) {
@@ -248,14 +244,14 @@ class Plot {
           "<g fill=\"none\" stroke=\"currentColor\"><path stroke-dasharray=\"2 3\" d=\"M%.1f %.1fh26\"/>"
           "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/></g>\n",
           x, y, x + 13, y);
-      absl::StrAppend(&svg_, Text(x + 34, y + 4, "start", "oracle"));
+      absl::StrAppend(&svg_, SvgText(x + 34, y + 4, "start", "oracle"));
       y += 22;
     }
     for (size_t i = 0; i < series_.size(); ++i, y += 22) {
       absl::StrAppendFormat(
           &svg_, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"2\"%s/>", x, y,
           x + 26, y, Color(i), i >= std::size(kColors) ? " stroke-dasharray=\"5 3\"" : "");
-      absl::StrAppend(&svg_, Marker(i, x + 13, y), "\n", Text(x + 34, y + 4, "start", series_[i].label));
+      absl::StrAppend(&svg_, Marker(i, x + 13, y), "\n", SvgText(x + 34, y + 4, "start", series_[i].label));
     }
   }
 
@@ -269,29 +265,6 @@ class Plot {
 };
 
 }  // namespace
-
-std::string XmlEscape(const std::string& text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      default:
-        escaped.push_back(static_cast<unsigned char>(c) < 0x20 ? ' ' : c);
-    }
-  }
-  return escaped;
-}
 
 std::string AccuracyPlot(const EvalReport& report) { return Plot(report).Draw(); }
 

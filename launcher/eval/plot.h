@@ -12,9 +12,6 @@ namespace cairn {
 // the full cache was measured, else the budget.
 std::string AccuracyPlot(const EvalReport& report);
 
-// For text and attributes of XML: <, >, &, quotes; control characters become spaces.
-std::string XmlEscape(const std::string& text);
-
 }  // namespace cairn
 
 #endif  // CAIRN_LAUNCHER_EVAL_PLOT_H_

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/core/status_macros.h"
 #include "launcher/eval/sweep.h"
 
 namespace cairn {
@@ -114,6 +113,16 @@ absl::StatusOr<GradedAnswer> GradeRecord(const json& record, const Question& que
   }
 }
 
+double MeanLength(const AnswerSet& answers) {
+  int64_t tokens = 0, answered = 0;
+  for (const auto& [id, answer] : answers) {
+    if (!answer.answered) continue;
+    tokens += answer.prompt_tokens + answer.answer_tokens;
+    ++answered;
+  }
+  return answered > 0 ? static_cast<double>(tokens) / static_cast<double>(answered) : 0;
+}
+
 SettingResult Summarize(const CompressionConfig& config, const Task& task, const std::vector<int64_t>& seeds,
                         const AnswerSet& answers, const AnswerSet* full, std::optional<double> mean_full_length,
                         const std::vector<EvalSession>& sessions) {
@@ -139,7 +148,6 @@ SettingResult Summarize(const CompressionConfig& config, const Task& task, const
       ++answered;
       result.cut += answer.cut;
       result.mean_answer_tokens += static_cast<double>(answer.answer_tokens);
-      result.mean_length += static_cast<double>(answer.prompt_tokens + answer.answer_tokens);
       result.mean_kv_bytes += static_cast<double>(answer.peak_kv_bytes);
       result.peak_kv_bytes = std::max(result.peak_kv_bytes, static_cast<double>(answer.peak_kv_bytes));
       full_bytes += static_cast<double>(answer.full_kv_bytes);
@@ -148,8 +156,7 @@ SettingResult Summarize(const CompressionConfig& config, const Task& task, const
   }
   if (full_bytes > 0) result.kept_kv_share = result.mean_kv_bytes / full_bytes;
   if (answered > 0) {
-    for (double* mean :
-         {&result.mean_answer_tokens, &result.mean_length, &result.mean_kv_bytes, &result.mean_compactions}) {
+    for (double* mean : {&result.mean_answer_tokens, &result.mean_kv_bytes, &result.mean_compactions}) {
       *mean /= static_cast<double>(answered);
     }
   }

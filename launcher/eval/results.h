@@ -6,7 +6,6 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -39,6 +38,9 @@ absl::StatusOr<GradedAnswer> GradeRecord(const nlohmann::json& record, const Que
 // By AnswerId.
 using AnswerSet = absl::flat_hash_map<std::string, GradedAnswer>;
 
+// Of prompt and answer in tokens; 0 where no request had an answer.
+double MeanLength(const AnswerSet& answers);
+
 struct Share {
   int64_t right = 0, total = 0;
   Interval interval;  // 95 %
@@ -60,9 +62,9 @@ struct SettingResult {
   std::map<std::string, Share> groups;  // Wilson, whatever the seeds
   int64_t failed = 0;                   // requests without an answer; they count as wrong
   int64_t cut = 0;
-  double mean_answer_tokens = 0, mean_length = 0;  // of prompt + answer
-  double mean_kv_bytes = 0, peak_kv_bytes = 0;     // over answers, of each at its largest
-  double kept_kv_share = 1;                        // bytes against those of the same answers uncompressed
+  double mean_answer_tokens = 0;
+  double mean_kv_bytes = 0, peak_kv_bytes = 0;  // over answers, of each at its largest
+  double kept_kv_share = 1;                     // bytes against those of the same answers uncompressed
   double mean_compactions = 0;
   std::optional<double> kept_share;           // budget / mean full length
   double tokens_per_second = 0, seconds = 0;  // 0: not measured

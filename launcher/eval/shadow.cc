@@ -12,12 +12,6 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-void AddTo(ShadowSums& sums, const ShadowSums& more) {
-  sums.count += more.count;
-  sums.mass_lost += more.mass_lost;
-  sums.output_error += more.output_error;
-}
-
 ordered_json MeansOf(const ShadowSums& sums) {
   return {{"count", sums.count}, {"mass_lost", sums.mean_mass_lost()}, {"output_error", sums.mean_output_error()}};
 }
@@ -34,13 +28,12 @@ void ShadowStatistics::Add(const Eviction& eviction) {
   CAIRN_CHECK(eviction.layer < layers() && eviction.kv_head < heads_, "layer ", eviction.layer, ", head ",
               eviction.kv_head);
   const ShadowSums loss = {1, eviction.mass_lost, eviction.output_error};
-  AddTo(cells_[static_cast<size_t>(eviction.layer)][static_cast<size_t>(eviction.kv_head)], loss);
+  cells_[static_cast<size_t>(eviction.layer)][static_cast<size_t>(eviction.kv_head)] += loss;
   Progress& progress = progress_[absl::StrCat(eviction.request_id, "/", eviction.index)];
   if (progress.length != 0 && progress.length != eviction.logical_length) ++progress.step;
   progress.length = eviction.logical_length;
   if (by_compaction_.size() <= progress.step) by_compaction_.resize(progress.step + 1);
-  AddTo(by_compaction_[progress.step].sums, loss);
-  by_compaction_[progress.step].tokens += static_cast<double>(eviction.logical_length);
+  by_compaction_[progress.step] += {loss, static_cast<double>(eviction.logical_length)};
 }
 
 void ShadowStatistics::Merge(const ShadowStatistics& other) {
@@ -51,13 +44,10 @@ void ShadowStatistics::Merge(const ShadowStatistics& other) {
   }
   CAIRN_CHECK(layers() == other.layers() && heads_ == other.heads_, "of another model");
   for (size_t layer = 0; layer < cells_.size(); ++layer) {
-    for (size_t head = 0; head < cells_[layer].size(); ++head) AddTo(cells_[layer][head], other.cells_[layer][head]);
+    for (size_t head = 0; head < cells_[layer].size(); ++head) cells_[layer][head] += other.cells_[layer][head];
   }
   by_compaction_.resize(std::max(by_compaction_.size(), other.by_compaction_.size()));
-  for (size_t step = 0; step < other.by_compaction_.size(); ++step) {
-    AddTo(by_compaction_[step].sums, other.by_compaction_[step].sums);
-    by_compaction_[step].tokens += other.by_compaction_[step].tokens;
-  }
+  for (size_t step = 0; step < other.by_compaction_.size(); ++step) by_compaction_[step] += other.by_compaction_[step];
 }
 
 ordered_json ShadowStatistics::ToJson() const {

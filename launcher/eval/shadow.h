@@ -21,6 +21,12 @@ struct ShadowSums {
   int64_t count = 0;
   double mass_lost = 0, output_error = 0;
 
+  ShadowSums& operator+=(const ShadowSums& more) {
+    count += more.count;
+    mass_lost += more.mass_lost;
+    output_error += more.output_error;
+    return *this;
+  }
   double mean_mass_lost() const { return count > 0 ? mass_lost / static_cast<double>(count) : 0; }
   double mean_output_error() const { return count > 0 ? output_error / static_cast<double>(count) : 0; }
 };
@@ -53,6 +59,12 @@ class ShadowStatistics {
   struct Step {  // the k-th compaction of an answer, over answers, layers and heads
     ShadowSums sums;
     double tokens = 0;  // sum of the lengths at which it came
+
+    Step& operator+=(const Step& more) {
+      sums += more.sums;
+      tokens += more.tokens;
+      return *this;
+    }
   };
   struct Progress {
     int64_t length = 0;

@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "launcher/eval/plot.h"
 #include "launcher/eval/shadow.h"
+#include "launcher/eval/svg.h"
 
 namespace cairn {
 namespace {
@@ -19,19 +19,14 @@ std::string HeatColor(double share) {
   return absl::StrFormat("#%02x%02x%02x", mix(247, 8), mix(251, 48), mix(255, 107));
 }
 
-std::string Label(double x, double y, const char* anchor, const std::string& text, const char* more = "") {
-  return absl::StrFormat("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>%s</text>\n", x, y, anchor, more,
-                         XmlEscape(text));
-}
-
 std::string Map(const ShadowStatistics& statistics, double left, double top, const std::string& title,
                 double (ShadowSums::*value)() const) {
-  std::string svg = Label(left, top - 8, "start", title);
+  std::string svg = SvgText(left, top - 8, "start", title);
   const double width = kMapWidth / static_cast<double>(std::max<int64_t>(1, statistics.heads()));
   for (int64_t layer = 0; layer < statistics.layers(); ++layer) {
     const double y = top + static_cast<double>(layer) * kRowHeight;
     if (layer % 5 == 0 || layer + 1 == statistics.layers()) {
-      absl::StrAppend(&svg, Label(left - 6, y + kRowHeight - 2, "end", absl::StrCat(layer), " font-size=\"11\""));
+      absl::StrAppend(&svg, SvgText(left - 6, y + kRowHeight - 2, "end", absl::StrCat(layer), " font-size=\"11\""));
     }
     for (int64_t head = 0; head < statistics.heads(); ++head) {
       const ShadowSums& cell = statistics.at(layer, head);
@@ -50,12 +45,12 @@ std::string Map(const ShadowStatistics& statistics, double left, double top, con
 }
 
 std::string Scale(double left, double top) {
-  std::string svg = Label(left - 8, top + 11, "end", "0", " font-size=\"11\"");
+  std::string svg = SvgText(left - 8, top + 11, "end", "0", " font-size=\"11\"");
   for (int i = 0; i < 100; ++i) {
     absl::StrAppendFormat(&svg, "<rect x=\"%.1f\" y=\"%.1f\" width=\"2.1\" height=\"12\" fill=\"%s\"/>", left + 2 * i,
                           top, HeatColor(i / 99.0));
   }
-  return absl::StrCat(svg, "\n", Label(left + 208, top + 11, "start", "100 % (and more)", " font-size=\"11\""));
+  return absl::StrCat(svg, "\n", SvgText(left + 208, top + 11, "start", "100 % (and more)", " font-size=\"11\""));
 }
 
 }  // namespace
@@ -73,14 +68,14 @@ std::string ShadowPlot(const std::string& model,
       "text{fill:currentColor}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#e6e6e6}}</style>\n",
       width, height, width, height);
   absl::StrAppend(&svg, "<title>What compaction loses against the full cache</title>\n",
-                  Label(kMargin, 24, "start", absl::StrCat("What compaction loses against the full cache: ", model),
-                        " font-size=\"15\" font-weight=\"600\""),
-                  Label(kMargin, 42, "start", "layers down, KV heads across; means over compactions",
-                        " font-size=\"12\" opacity=\"0.75\""),
+                  SvgText(kMargin, 24, "start", absl::StrCat("What compaction loses against the full cache: ", model),
+                          " font-size=\"15\" font-weight=\"600\""),
+                  SvgText(kMargin, 42, "start", "layers down, KV heads across; means over compactions",
+                          " font-size=\"12\" opacity=\"0.75\""),
                   Scale(width - kMargin - 310, 32));
   double top = kHeader;
   for (const auto& [name, statistics] : settings) {
-    absl::StrAppend(&svg, Label(kMargin, top + 18, "start", name, " font-weight=\"600\""));
+    absl::StrAppend(&svg, SvgText(kMargin, top + 18, "start", name, " font-weight=\"600\""));
     top += 2 * kTitle - 10;
     absl::StrAppend(&svg, Map(statistics, kMargin, top, "attention mass lost", &ShadowSums::mean_mass_lost),
                     Map(statistics, kMargin + kMapWidth + kGap, top, "relative error of the attention output",

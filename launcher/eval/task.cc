@@ -1,8 +1,6 @@
 #include "launcher/eval/task.h"
 
-#include <algorithm>
 #include <memory>
-#include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"

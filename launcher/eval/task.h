@@ -48,6 +48,10 @@ struct TaskOptions {
   std::string model;          // directory, for the demo task's own file
   int32_t num_questions = 0;  // of each length and depth where the task has them; 0: all (needle: 5)
   int32_t first_question = 0;
+  // Whether the two leave in the index-th question of a file, or of a length of it.
+  bool Wants(int64_t index) const {
+    return index >= first_question && (num_questions == 0 || index < int64_t{first_question} + num_questions);
+  }
   std::vector<int64_t> lengths;  // needle: prompt tokens; demo: which of the file's; empty: the task's default
   std::vector<int64_t> depths;   // needle: percent of the text before it
   int64_t seed = 0;

@@ -101,10 +101,7 @@ absl::StatusOr<Task> ReadTaskFile(const TaskOptions& options) {
   int64_t index = 0;
   CAIRN_RETURN_IF_ERROR(ForEachTaskLine(options.file, task.source_hash, [&](const json& line, int64_t number) {
     CAIRN_ASSIGN_OR_RETURN(Question question, ReadQuestion(line, number));
-    const bool wanted = index >= options.first_question &&
-                        (options.num_questions == 0 || index < int64_t{options.first_question} + options.num_questions);
-    ++index;
-    if (wanted) task.questions.push_back(std::move(question));
+    if (options.Wants(index++)) task.questions.push_back(std::move(question));
     return absl::OkStatus();
   }));
   return task;

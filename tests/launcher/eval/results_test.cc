@@ -12,6 +12,7 @@
 #include "launcher/eval/eval_directory.h"
 #include "launcher/eval/plot.h"
 #include "launcher/eval/report.h"
+#include "launcher/eval/svg.h"
 #include "launcher/exit_codes.h"
 #include "tests/launcher/temp_path.h"
 
@@ -90,7 +91,6 @@ TEST(ResultsTest, Figures) {
   EXPECT_DOUBLE_EQ(rkv.mean_kv_bytes, 1000);
   EXPECT_DOUBLE_EQ(rkv.kept_kv_share, 0.25);
   EXPECT_DOUBLE_EQ(*rkv.kept_share, 0.5);
-  EXPECT_DOUBLE_EQ(rkv.mean_length, 40);
   EXPECT_EQ(rkv.seconds, 0);
   ASSERT_TRUE(rkv.against_full.has_value());
   EXPECT_THAT(rkv.against_full->lost, ElementsAre("q1/seed-0", "q2/seed-0"));
@@ -111,6 +111,15 @@ TEST(ResultsTest, RequestsThatFailedCountAsWrong) {
   EXPECT_EQ(result.failed, 1);
   EXPECT_EQ(result.accuracy.total, 1);
   EXPECT_FALSE(GradeRecord({{"custom_id", "q0/seed-0"}}, task.questions[0]).ok());
+}
+
+TEST(ResultsTest, MeanLengthIsOfAnswersAlone) {
+  EXPECT_EQ(MeanLength({}), 0);
+  EXPECT_EQ(MeanLength({{"failed", {}}}), 0);
+  EXPECT_EQ(MeanLength({{"a", {.answered = true, .found = "", .prompt_tokens = 3, .answer_tokens = 4}},
+                        {"b", {.answered = true, .found = "", .prompt_tokens = 1, .answer_tokens = 1}},
+                        {"failed", {}}}),
+            4.5);
 }
 
 TEST(ReportTest, TableAndJson) {
