@@ -20,7 +20,7 @@ struct WorkspaceShape {
   int64_t qkv = 0, attention = 0;  // columns on this rank
   int64_t intermediate = 0;        // columns on this rank
   int64_t vocab = 0;               // 0 on stages without a head
-  int64_t vocab_scratch = 0;       // floats, see VocabParallelLogits
+  int64_t vocab_scratch = 0;       // floats, see VocabShardLogits
 };
 
 // Tensors [max, columns] of activations, or of the type that is said; take Rows(0, T) of them.

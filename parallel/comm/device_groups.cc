@@ -51,8 +51,7 @@ std::string AgainstNccl(const std::vector<RankGpu>& ranks, const ParallelSizes& 
   int first = 0, second = 0;
   const RankGpu* shared = FindSharing(ranks, sizes, first, second);
   if (shared == nullptr) return "";
-  const auto may_share = [](const RankGpu& rank) { return rank.may_share && rank.nccl_version >= kSharingVersion; };
-  if (std::all_of(ranks.begin(), ranks.end(), may_share)) return "";
+  if (std::all_of(ranks.begin(), ranks.end(), [](const RankGpu& rank) { return rank.MayShareGpu(); })) return "";
   return absl::StrCat("ranks ", first, " and ", second, " share a GPU of host ", shared->host, ", which NCCL ",
                       VersionName(shared->nccl_version), " refuses: start one rank for each GPU, or use --comm=mpi",
                       shared->nccl_version >= kSharingVersion
@@ -171,6 +170,8 @@ absl::StatusOr<int> ChooseGpu(ControlChannel& world) {
   CAIRN_ASSIGN_OR_RETURN(const std::vector<int> chosen, AssignGpus(visible));
   return chosen[mine];
 }
+
+bool RankGpu::MayShareGpu() const { return may_share && nccl_version >= kSharingVersion; }
 
 absl::StatusOr<DeviceComm> ParseDeviceComm(const std::string& name) {
   if (name == "auto") return DeviceComm::kAuto;

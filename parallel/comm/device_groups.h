@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/context.h"
 #include "parallel/comm/control_channel.h"
@@ -37,6 +36,9 @@ struct RankGpu {
   int nccl_version = 0;    // of the library that it can load, such as 22809; 0 where there is none
   std::string nccl_error;  // why
   bool may_share = false;  // NCCL_MULTI_RANK_GPU_ENABLE=1
+
+  // Whether its NCCL takes it as one of several ranks on a GPU.
+  bool MayShareGpu() const;
 };
 
 struct CommChoice {

@@ -103,14 +103,6 @@ NcclCommunicator::~NcclCommunicator() {
   cudaStreamDestroy(send_stream_);
 }
 
-absl::Status NcclCommunicator::CheckTensor(const char* operation, const Tensor& data) const {
-  if (!(data.device() == stream_->device)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(operation, ": the tensor is in another device's memory than GPU ", stream_->device.index, "'s"));
-  }
-  return CheckWhole(operation, data);
-}
-
 bool NcclCommunicator::IsCapturing() const {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   CAIRN_CUDA_CHECK(cudaStreamIsCapturing(stream_->stream, &status));
@@ -226,7 +218,7 @@ absl::Status NcclCommunicator::GiveUpOthers(const absl::Status& failure) {
 
 absl::Status NcclCommunicator::AllReduce(const Tensor& data, ReduceOp op) {
   if (data.device().is_cpu()) return host_->AllReduce(data, op);
-  CAIRN_RETURN_IF_ERROR(CheckTensor("AllReduce", data));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("AllReduce", data, stream_->device));
   CAIRN_RETURN_IF_ERROR(CheckReducibleType("AllReduce", data));
   if (data.num_elements() == 0) return failure_;
   const ncclDataType_t type = data.dtype() == DType::kFloat32 ? ncclFloat32 : ncclInt64;
@@ -238,8 +230,8 @@ absl::Status NcclCommunicator::AllReduce(const Tensor& data, ReduceOp op) {
 
 absl::Status NcclCommunicator::AllGather(const Tensor& in, const Tensor& out) {
   if (in.device().is_cpu() && out.device().is_cpu()) return host_->AllGather(in, out);
-  CAIRN_RETURN_IF_ERROR(CheckTensor("AllGather", in));
-  CAIRN_RETURN_IF_ERROR(CheckTensor("AllGather", out));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("AllGather", in, stream_->device));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("AllGather", out, stream_->device));
   CAIRN_RETURN_IF_ERROR(CheckGatheredShape("AllGather", in, out, size()));
   if (in.num_elements() == 0) return failure_;
   return Issue("AllGather", kNoPeer, *lanes_[0], [&] {
@@ -250,9 +242,9 @@ absl::Status NcclCommunicator::AllGather(const Tensor& in, const Tensor& out) {
 absl::Status NcclCommunicator::Gather(const Tensor& in, const Tensor& out, int root) {
   CAIRN_RETURN_IF_ERROR(CheckPeer("Gather", root, size()));
   if (in.device().is_cpu()) return host_->Gather(in, out, root);
-  CAIRN_RETURN_IF_ERROR(CheckTensor("Gather", in));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Gather", in, stream_->device));
   if (rank() == root) {
-    CAIRN_RETURN_IF_ERROR(CheckTensor("Gather", out));
+    CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Gather", out, stream_->device));
     CAIRN_RETURN_IF_ERROR(CheckGatheredShape("Gather", in, out, size()));
   }
   const size_t bytes = in.size_bytes();
@@ -283,7 +275,7 @@ absl::Status NcclCommunicator::Gather(const Tensor& in, const Tensor& out, int r
 absl::Status NcclCommunicator::Broadcast(const Tensor& data, int root) {
   CAIRN_RETURN_IF_ERROR(CheckPeer("Broadcast", root, size()));
   if (data.device().is_cpu()) return host_->Broadcast(data, root);
-  CAIRN_RETURN_IF_ERROR(CheckTensor("Broadcast", data));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Broadcast", data, stream_->device));
   if (data.num_elements() == 0) return failure_;
   return Issue("Broadcast", kNoPeer, *lanes_[0], [&] {
     return library_->Broadcast(data.raw(), data.raw(), data.size_bytes(), ncclInt8, root, lanes_[0]->comm(),
@@ -317,7 +309,7 @@ absl::StatusOr<NcclCommunicator::Slot*> NcclCommunicator::FillSlot(const Tensor&
 absl::Status NcclCommunicator::Send(const Tensor& data, int destination) {
   CAIRN_RETURN_IF_ERROR(CheckPeer("Send", destination, size()));
   if (data.device().is_cpu()) return host_->Send(data, destination);
-  CAIRN_RETURN_IF_ERROR(CheckTensor("Send", data));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Send", data, stream_->device));
   if (!failure_.ok() || data.num_elements() == 0) return failure_;
   NcclLane& lane = LaneOfMessages(rank());
   if (destination != rank() && IsCapturing()) {
@@ -343,7 +335,7 @@ absl::Status NcclCommunicator::Send(const Tensor& data, int destination) {
 absl::Status NcclCommunicator::Recv(const Tensor& data, int source) {
   CAIRN_RETURN_IF_ERROR(CheckPeer("Recv", source, size()));
   if (data.device().is_cpu()) return host_->Recv(data, source);
-  CAIRN_RETURN_IF_ERROR(CheckTensor("Recv", data));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Recv", data, stream_->device));
   if (!failure_.ok() || data.num_elements() == 0) return failure_;
   if (source == rank()) return RecvFromSelf(data);
   NcclLane& lane = LaneOfMessages(source);

@@ -85,7 +85,6 @@ class NcclCommunicator : public Communicator {
                    std::unique_ptr<Communicator> host);
   absl::Status StartLanes(NcclUse use);
 
-  absl::Status CheckTensor(const char* operation, const Tensor& data) const;
   NcclLane& LaneOfMessages(int sender) { return *lanes_[sender % lanes_.size()]; }
   bool IsCapturing() const;
 

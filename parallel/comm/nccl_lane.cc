@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/core/check_cuda.h"
 #include "parallel/comm/waiter.h"
 
 namespace cairn {

@@ -1,21 +1,10 @@
 #include "parallel/comm/staged_communicator.h"
 
-#include "absl/strings/str_cat.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"
+#include "parallel/comm/tensor_checks.h"
 
 namespace cairn {
-
-absl::Status StagedCommunicator::Check(const char* operation, const Tensor& data) const {
-  if (!(data.device() == context_->device())) {
-    return absl::InvalidArgumentError(absl::StrCat(operation, ": the tensor is in another GPU's memory"));
-  }
-  if (!data.is_contiguous()) {
-    return absl::InvalidArgumentError(absl::StrCat(operation, ": the tensor is not contiguous: rows of ",
-                                                   data.row_elements(), " elements lie ", data.row_stride(), " apart"));
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<Tensor> StagedCommunicator::Room(PinnedMemory& memory, const Tensor& data) {
   if (memory.size_bytes() < data.size_bytes()) {
@@ -25,7 +14,7 @@ absl::StatusOr<Tensor> StagedCommunicator::Room(PinnedMemory& memory, const Tens
 }
 
 absl::StatusOr<Tensor> StagedCommunicator::Fetch(const char* operation, const Tensor& data) {
-  CAIRN_RETURN_IF_ERROR(Check(operation, data));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor(operation, data, context_->device()));
   CAIRN_ASSIGN_OR_RETURN(const Tensor staged, Room(in_, data));
   if (data.size_bytes() > 0) CopyToHost(*context_, data, staged.raw());
   return staged;
@@ -42,7 +31,7 @@ absl::Status StagedCommunicator::AllReduce(const Tensor& data, ReduceOp op) {
 absl::Status StagedCommunicator::AllGather(const Tensor& in, const Tensor& out) {
   if (in.device().is_cpu() && out.device().is_cpu()) return host_->AllGather(in, out);
   CAIRN_ASSIGN_OR_RETURN(const Tensor staged_in, Fetch("AllGather", in));
-  CAIRN_RETURN_IF_ERROR(Check("AllGather", out));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("AllGather", out, context_->device()));
   CAIRN_ASSIGN_OR_RETURN(const Tensor staged_out, Room(out_, out));
   CAIRN_RETURN_IF_ERROR(host_->AllGather(staged_in, staged_out));
   CopyFromHost(*context_, staged_out.raw(), out);
@@ -53,7 +42,7 @@ absl::Status StagedCommunicator::Gather(const Tensor& in, const Tensor& out, int
   if (in.device().is_cpu()) return host_->Gather(in, out, root);
   CAIRN_ASSIGN_OR_RETURN(const Tensor staged_in, Fetch("Gather", in));
   if (rank() != root) return host_->Gather(staged_in, {}, root);
-  CAIRN_RETURN_IF_ERROR(Check("Gather", out));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Gather", out, context_->device()));
   CAIRN_ASSIGN_OR_RETURN(const Tensor staged_out, Room(out_, out));
   CAIRN_RETURN_IF_ERROR(host_->Gather(staged_in, staged_out, root));
   CopyFromHost(*context_, staged_out.raw(), out);
@@ -76,7 +65,7 @@ absl::Status StagedCommunicator::Send(const Tensor& data, int destination) {
 
 absl::Status StagedCommunicator::Recv(const Tensor& data, int source) {
   if (data.device().is_cpu()) return host_->Recv(data, source);
-  CAIRN_RETURN_IF_ERROR(Check("Recv", data));
+  CAIRN_RETURN_IF_ERROR(CheckDeviceTensor("Recv", data, context_->device()));
   CAIRN_ASSIGN_OR_RETURN(const Tensor staged, Room(in_, data));
   CAIRN_RETURN_IF_ERROR(host_->Recv(staged, source));
   CopyFromHost(*context_, staged.raw(), data);

@@ -32,8 +32,6 @@ class StagedCommunicator : public Communicator {
   absl::Status Recv(const Tensor& data, int source) override;
 
  private:
-  // INVALID_ARGUMENT unless `data` is contiguous memory of the context's device.
-  absl::Status Check(const char* operation, const Tensor& data) const;
   // A tensor like `data` in the page-locked memory, which grows to the largest one.
   absl::StatusOr<Tensor> Room(PinnedMemory& memory, const Tensor& data);
   // The same, with its values.

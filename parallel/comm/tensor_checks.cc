@@ -13,6 +13,14 @@ absl::Status CheckHostTensor(const char* operation, const Tensor& data) {
   return CheckWhole(operation, data);
 }
 
+absl::Status CheckDeviceTensor(const char* operation, const Tensor& data, Device device) {
+  if (!(data.device() == device)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(operation, ": the tensor is in another device's memory than GPU ", device.index, "'s"));
+  }
+  return CheckWhole(operation, data);
+}
+
 absl::Status CheckWhole(const char* operation, const Tensor& data) {
   if (!data.is_contiguous()) {
     return absl::InvalidArgumentError(absl::StrCat(operation, ": the tensor is not contiguous: rows of ",

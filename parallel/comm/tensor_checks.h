@@ -9,6 +9,8 @@ namespace cairn {
 
 // INVALID_ARGUMENT unless `data` is contiguous host memory.
 absl::Status CheckHostTensor(const char* operation, const Tensor& data);
+// INVALID_ARGUMENT unless `data` is contiguous memory of that GPU.
+absl::Status CheckDeviceTensor(const char* operation, const Tensor& data, Device device);
 // INVALID_ARGUMENT unless `data` is contiguous and has memory, wherever that is.
 absl::Status CheckWhole(const char* operation, const Tensor& data);
 // INVALID_ARGUMENT unless kFloat32 or kInt64.

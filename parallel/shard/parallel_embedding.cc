@@ -67,10 +67,4 @@ absl::Status GatherLogits(Context& context, Communicator& tp, int64_t vocab_size
   return absl::OkStatus();
 }
 
-absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
-                                 const Tensor& x, const Tensor& scratch, const Tensor& logits) {
-  const Tensor part = VocabShardLogits(context, tp, head, vocab_size, x, scratch, logits);
-  return GatherLogits(context, tp, vocab_size, part, scratch, logits);
-}
-
 }  // namespace cairn

@@ -15,19 +15,14 @@ absl::Status VocabParallelEmbed(Context& context, Communicator& tp, const Packed
                                 const Tensor& ids, const Tensor& y);
 
 // This rank's part of the logits, x [M, C] times its rows of the head: [M, its tokens] f32, rows may be strided. It
-// lies in `logits` [M, vocab] where tp is 1, else in `scratch`, as below.
+// lies in `logits` [M, vocab] where tp is 1, else in `scratch`, of at least M * ceil(vocab / tp) * (tp + 1) floats.
 Tensor VocabShardLogits(Context& context, const Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
                         const Tensor& x, const Tensor& scratch, const Tensor& logits);
 
 // The first rows of every rank's part (what VocabShardLogits has returned), side by side: logits [rows, vocab] f32 on
-// tp rank 0 alone. Where tp is 1 they are there already.
+// tp rank 0 alone (the others' `logits` has a shape and no more). Where tp is 1 they are there already.
 absl::Status GatherLogits(Context& context, Communicator& tp, int64_t vocab_size, const Tensor& part,
                           const Tensor& scratch, const Tensor& logits);
-
-// Both: logits [M, vocab] f32 on tp rank 0 alone (the others' `logits` is ignored): x [M, C] times each rank's rows,
-// gathered. `scratch` holds at least M * ceil(vocab / tp) * (tp + 1) floats.
-absl::Status VocabParallelLogits(Context& context, Communicator& tp, const PackedMatrix& head, int64_t vocab_size,
-                                 const Tensor& x, const Tensor& scratch, const Tensor& logits);
 
 }  // namespace cairn
 

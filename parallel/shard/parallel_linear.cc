@@ -23,11 +23,4 @@ absl::StatusOr<Tensor> RowParallelLinear::ForwardToAdd(Context& context, Communi
   return y;
 }
 
-absl::Status RowParallelLinear::Forward(Context& context, Communicator& tp, const Tensor& x, const Tensor& partial,
-                                        const Tensor& y) const {
-  CAIRN_ASSIGN_OR_RETURN(const Tensor sum, ForwardToAdd(context, tp, x, partial, y));
-  if (sum.raw() != y.raw()) RoundToActivation(context, sum, y);
-  return absl::OkStatus();
-}
-
 }  // namespace cairn

@@ -4,7 +4,6 @@
 #ifndef CAIRN_PARALLEL_SHARD_PARALLEL_LINEAR_H_
 #define CAIRN_PARALLEL_SHARD_PARALLEL_LINEAR_H_
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/context.h"
 #include "kernels/core/weight_vector.h"
@@ -28,9 +27,7 @@ struct RowParallelLinear {
   WeightVector bias;    // [N] or empty: activations where tp is 1, else float32
 
   // partial [T, N] f32: for the sums over ranks (not used where tp is 1); may be y where activations are float32.
-  absl::Status Forward(Context& context, Communicator& tp, const Tensor& x, const Tensor& partial,
-                       const Tensor& y) const;
-  // The same for an op that rounds what it adds (AddInPlace, AddRmsNorm): returns y, or `partial` with the sum.
+  // Returns y, or `partial` with the sum, not rounded: for an op that rounds what it adds (AddInPlace, AddRmsNorm).
   absl::StatusOr<Tensor> ForwardToAdd(Context& context, Communicator& tp, const Tensor& x, const Tensor& partial,
                                       const Tensor& y) const;
 };

@@ -9,7 +9,6 @@
 #include <mpi.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <string>
@@ -20,26 +19,6 @@
 
 namespace cairn {
 namespace {
-
-// Every rank's result of one check; prints the failures.
-bool Report(ControlChannel& world, const char* name, const absl::Status& mine, double seconds) {
-  const absl::Status agreed = AgreeOnStatus(world, mine);
-  if (!mine.ok()) std::printf("rank %d: %s\n", world.rank(), mine.ToString().c_str());
-  if (world.rank() == 0) std::printf("%-28s %s %.2f s\n", name, agreed.ok() ? "ok    " : "FAILED", seconds);
-  std::fflush(stdout);
-  return agreed.ok();
-}
-
-// False after the first failure: the ranks may be out of step then.
-bool RunChecks(ControlChannel& world, const std::vector<ConformanceCheck>& checks) {
-  for (const ConformanceCheck& check : checks) {
-    const auto start = std::chrono::steady_clock::now();
-    const absl::Status status = check.run(world);
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    if (!Report(world, check.name, status, elapsed.count())) return false;
-  }
-  return true;
-}
 
 // Rank 1 goes, the others wait for it for as long as it takes.
 absl::Status Fail(ControlChannel& world, const std::string& how) {
@@ -76,7 +55,7 @@ bool Run(const std::string& what) {
   }
   const auto hasty = MakeMpiWorld(/*timeout_seconds=*/0.5);
   if (!hasty.ok()) return false;
-  return Report(**world, "Timeouts", CheckTimeouts(**hasty, **world), 0);
+  return RunCheck(**world, "Timeouts", [&] { return CheckTimeouts(**hasty, **world); });
 }
 
 }  // namespace

@@ -8,10 +8,8 @@
 #include <cuda_runtime_api.h>
 #include <mpi.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -88,14 +86,6 @@ absl::Status GraphReplay(ControlChannel& world, Context& context, const NcclLibr
   return absl::OkStatus();
 }
 
-bool Report(ControlChannel& world, const char* name, const absl::Status& mine, double seconds) {
-  const absl::Status agreed = AgreeOnStatus(world, mine);
-  if (!mine.ok()) std::printf("rank %d: %s\n", world.rank(), mine.ToString().c_str());
-  if (world.rank() == 0) std::printf("%-28s %s %.2f s\n", name, agreed.ok() ? "ok    " : "FAILED", seconds);
-  std::fflush(stdout);
-  return agreed.ok();
-}
-
 absl::StatusOr<int> Run(bool one_gpu) {
   CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<ControlChannel> world, MakeMpiWorld(2 * kTimeoutSeconds));
   if (world->size() > 2) return absl::InvalidArgumentError("two ranks at most");
@@ -112,25 +102,18 @@ absl::StatusOr<int> Run(bool one_gpu) {
   CAIRN_ASSIGN_OR_RETURN(const NcclLibrary* library, NcclLibrary::Load());
   const RankGpu mine = DescribeRankGpu(*world, *context, DeviceComm::kNccl);
   CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> ids, world->AllGather(absl::StrCat(mine.host, " ", mine.gpu)));
-  if (ids.size() > 1 && ids[0] == ids[1] && !(mine.may_share && mine.nccl_version >= 23003)) {
+  if (ids.size() > 1 && ids[0] == ids[1] && !mine.MayShareGpu()) {
     if (world->rank() == 0) std::printf("the ranks share a GPU, which NCCL %d refuses\n", mine.nccl_version);
     return kSkipped;
   }
   if (world->rank() == 0) std::printf("NCCL %d, %d ranks\n", library->Version(), world->size());
   DeviceWorld devices(*world, *context, library, kTimeoutSeconds);
-  bool all = true;
-  const auto check = [&](const char* name, const std::function<absl::Status()>& run) {
-    if (!all) return;
-    const auto start = std::chrono::steady_clock::now();
-    const absl::Status status = run();
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    all = Report(*world, name, status, elapsed.count());
-  };
+  std::vector<ConformanceCheck> checks;
   for (const ConformanceCheck& it : CommunicatorChecks()) {
-    if (std::string(it.name) == "NansInMinAndMax") continue;  // nccl_communicator.h
-    check(it.name, [&] { return it.run(devices); });
+    if (std::string(it.name) != "NansInMinAndMax") checks.push_back(it);  // nccl_communicator.h
   }
-  check("GraphReplay", [&] { return GraphReplay(*world, *context, library); });
+  const bool all = RunChecks(devices, checks) &&
+                   RunCheck(*world, "GraphReplay", [&] { return GraphReplay(*world, *context, library); });
   return all ? 0 : 1;
 }
 

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "parallel/comm/control_channel.h"
 
@@ -24,6 +25,11 @@ std::vector<ConformanceCheck> HeavyChecks();
 // Checks of waits that end with an error. `world` must have a timeout of less than a second; its ranks disagree
 // afterwards about what comes next, so that it is good for nothing else. `outer` (the same ranks) has a long timeout.
 absl::Status CheckTimeouts(ControlChannel& world, ControlChannel& outer);
+
+// Runs a check on every rank; rank 0 prints its name and time, each rank what it saw. False where one of them failed.
+bool RunCheck(ControlChannel& world, const char* name, absl::FunctionRef<absl::Status()> check);
+// False after the first failure: the ranks may be out of step then.
+bool RunChecks(ControlChannel& world, const std::vector<ConformanceCheck>& checks);
 
 // INTERNAL with the condition and what follows it, when the condition does not hold.
 #define CAIRN_EXPECT(cond, ...)                                                                       \

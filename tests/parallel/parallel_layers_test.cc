@@ -88,7 +88,8 @@ TEST_P(ParallelLayers, RowParallelIsTheWholeLayer) {
     std::vector<float> x = layer.x, y(kTokens * kOutputs);
     const Tensor local = Matrix(x, kTokens, kInputs).Columns(columns.begin, columns.end);
     const Tensor out = Matrix(y, kTokens, kOutputs);
-    CAIRN_RETURN_IF_ERROR(linear.Forward(context, comm, local, /*partial=*/out, out));
+    CAIRN_ASSIGN_OR_RETURN(const Tensor sum, linear.ForwardToAdd(context, comm, local, /*partial=*/out, out));
+    EXPECT_EQ(sum.raw(), out.raw());
     EXPECT_EQ(y, expected) << "rank " << comm.rank();
     return absl::OkStatus();
   });
@@ -141,10 +142,10 @@ TEST_P(ParallelLayers, LogitsAreWholeOnRankZeroAndNotRounded) {
       std::vector<float> x = ExactValues(kRows * kWidth, 6), logits(kRows * vocab, 99);
       const int64_t each = VocabShard(vocab, comm.size(), 0).size();
       std::vector<float> scratch(kRows * each * (comm.size() + 1));
-      CAIRN_RETURN_IF_ERROR(
-          VocabParallelLogits(context, comm, shard, vocab, Matrix(x, kRows, kWidth),
-                              Tensor(scratch.data(), DType::kFloat32, {static_cast<int64_t>(scratch.size())}),
-                              Matrix(logits, kRows, vocab)));
+      const Tensor room(scratch.data(), DType::kFloat32, {static_cast<int64_t>(scratch.size())});
+      const Tensor whole = Matrix(logits, kRows, vocab);
+      const Tensor part = VocabShardLogits(context, comm, shard, vocab, Matrix(x, kRows, kWidth), room, whole);
+      CAIRN_RETURN_IF_ERROR(GatherLogits(context, comm, vocab, part, room, whole));
       for (int64_t i = 0; i < kRows * vocab; ++i) {
         float expected = 0;
         for (int64_t k = 0; k < kWidth; ++k) expected += x[i / vocab * kWidth + k] * head[i % vocab * kWidth + k];
