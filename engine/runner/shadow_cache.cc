@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/core/check.h"
-#include "kernels/core/float8.h"
+#include "kernels/core/read_element.h"
 
 namespace cairn {
 namespace {
@@ -14,19 +13,7 @@ namespace {
 void LoadRow(const std::vector<uint8_t>& rows, int64_t index, DType type, std::vector<float>& out) {
   const size_t d = out.size();
   const uint8_t* row = rows.data() + static_cast<size_t>(index) * d * DTypeSize(type);
-  if (type == DType::kFloat8E4M3) {
-    for (size_t i = 0; i < d; ++i) out[i] = Float8E4M3ToFloat(row[i]);
-    return;
-  }
-  if (type == DType::kFloat32) {
-    std::memcpy(out.data(), row, d * sizeof(float));
-    return;
-  }
-  for (size_t i = 0; i < d; ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, row + i * sizeof bits, sizeof bits);
-    out[i] = type == DType::kBFloat16 ? BFloat16ToFloat(bits) : Float16ToFloat(bits);
-  }
+  for (size_t i = 0; i < d; ++i) out[i] = ReadElement(type, row, static_cast<int64_t>(i));
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <map>
 
 #include "absl/strings/match.h"

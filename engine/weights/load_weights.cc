@@ -1,19 +1,26 @@
 // From a weight source into the memory that the kernels use.
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/weights/safetensors_header.h"
 #include "engine/weights/weight_source.h"
 #include "kernels/core/check.h"
+#include "kernels/core/read_element.h"
 #include "kernels/core/status_macros.h"
 
 namespace cairn {
 namespace {
 
-std::vector<float> Widened(DType type, const std::vector<uint16_t>& bits) {
-  std::vector<float> values(bits.size());
-  std::transform(bits.begin(), bits.end(), values.begin(), type == DType::kBFloat16 ? BFloat16ToFloat : Float16ToFloat);
+absl::StatusOr<std::vector<float>> ReadFloats(WeightSource& source, const std::string& name,
+                                              const std::vector<int64_t>& shape, Range rows, Range columns) {
+  CAIRN_ASSIGN_OR_RETURN(const DType type, source.TypeOf(name));
+  CAIRN_CHECK(type == DType::kFloat32 || type == DType::kBFloat16 || type == DType::kFloat16, DTypeName(type));
+  std::vector<float> values(static_cast<size_t>(rows.size() * columns.size()));
+  std::vector<uint8_t> stored(values.size() * DTypeSize(type));
+  CAIRN_RETURN_IF_ERROR(source.Read(name, shape, rows, columns, stored.data()));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = ReadElement(type, stored.data(), static_cast<int64_t>(i));
   return values;
 }
 
@@ -21,31 +28,25 @@ std::vector<float> Widened(DType type, const std::vector<uint16_t>& bits) {
 absl::StatusOr<std::vector<float>> LoadScales(WeightSource& source, const std::string& matrix, int64_t total_rows,
                                               Range rows) {
   const std::string name = absl::StrCat(matrix, "_scale");
-  CAIRN_ASSIGN_OR_RETURN(const DType type, source.TypeOf(name));
   CAIRN_ASSIGN_OR_RETURN(const std::vector<int64_t> shape, source.ShapeOf(name));
-  int64_t elements = 1;
-  for (const int64_t dim : shape) elements *= dim;
-  const bool is_column = shape.size() == 2 && shape[1] == 1;
-  if (elements != 1 && (elements != total_rows || (shape.size() != 1 && !is_column))) {
+  if (!IsScaleShape(shape, total_rows)) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor ", name, " has shape ", ShapeText(shape), " for ", total_rows, " rows"));
   }
-  const Range wanted = elements == 1 ? Range{0, 1} : rows;
-  const Range read_rows = is_column ? wanted : Range{0, 1}, read_columns = is_column ? Range{0, 1} : wanted;
-  std::vector<float> scales(static_cast<size_t>(wanted.size()));
-  if (type == DType::kFloat32) {
-    CAIRN_RETURN_IF_ERROR(source.Read(name, shape, read_rows, read_columns, scales.data()));
-  } else {
-    CAIRN_CHECK(type == DType::kBFloat16 || type == DType::kFloat16, DTypeName(type));
-    std::vector<uint16_t> bits(scales.size());
-    CAIRN_RETURN_IF_ERROR(source.Read(name, shape, read_rows, read_columns, bits.data()));
-    scales = Widened(type, bits);
-  }
-  if (elements == 1) scales.assign(static_cast<size_t>(rows.size()), scales[0]);
+  const bool is_column = shape.size() == 2, one_for_all = shape.empty() || shape[0] == 1;
+  const Range wanted = one_for_all ? Range{0, 1} : rows;
+  CAIRN_ASSIGN_OR_RETURN(std::vector<float> scales, ReadFloats(source, name, shape, is_column ? wanted : Range{0, 1},
+                                                               is_column ? Range{0, 1} : wanted));
+  if (one_for_all) scales.assign(static_cast<size_t>(rows.size()), scales[0]);
   return scales;
 }
 
 }  // namespace
+
+bool IsScaleShape(const std::vector<int64_t>& shape, int64_t rows) {
+  if (shape.size() > 2 || (shape.size() == 2 && shape[1] != 1)) return false;
+  return shape.empty() || shape[0] == 1 || shape[0] == rows;
+}
 
 absl::Status LoadPacked(WeightSource& source, const std::string& name, const std::vector<int64_t>& shape, Range rows,
                         Range columns, PackedMatrix& out, int64_t row_begin) {
@@ -76,16 +77,7 @@ absl::Status LoadPacked(WeightSource& source, const std::string& name, const std
 
 absl::StatusOr<std::vector<float>> LoadVector(WeightSource& source, const std::string& name, int64_t size,
                                               Range slice) {
-  CAIRN_ASSIGN_OR_RETURN(const DType type, source.TypeOf(name));
-  std::vector<float> values(static_cast<size_t>(slice.size()));
-  if (type == DType::kFloat32) {
-    CAIRN_RETURN_IF_ERROR(source.Read(name, {size}, {0, 1}, slice, values.data()));
-    return values;
-  }
-  CAIRN_CHECK(type == DType::kBFloat16 || type == DType::kFloat16, DTypeName(type));
-  std::vector<uint16_t> bits(values.size());
-  CAIRN_RETURN_IF_ERROR(source.Read(name, {size}, {0, 1}, slice, bits.data()));
-  return Widened(type, bits);
+  return ReadFloats(source, name, {size}, {0, 1}, slice);
 }
 
 DType PackedTypeFor(DType stored, DType compute, Device device) {

@@ -1,6 +1,5 @@
 // WeightSource over the safetensors files of a directory.
 #include <atomic>
-#include <bit>
 #include <map>
 #include <memory>
 #include <string>
@@ -183,12 +182,8 @@ class TensorCollector {
     }
     const SafetensorsEntry& found = *scale->second.entry;
     DType type;
-    int64_t elements = 1;
-    for (const int64_t dim : found.shape) elements *= dim;
     const int64_t rows = entry.shape[0];
-    const bool fits =
-        elements == 1 || found.shape == std::vector<int64_t>{rows} || found.shape == std::vector<int64_t>{rows, 1};
-    if (fits && found.shape.size() <= 2 && ReadableType(found.dtype, type) && !IsFloat8(found)) return absl::OkStatus();
+    if (IsScaleShape(found.shape, rows) && ReadableType(found.dtype, type) && !IsFloat8(found)) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(
         scale->second.file->path(), ": tensor ", found.name, " is ", found.dtype, " ", ShapeText(found.shape),
         "; expected F32, F16 or BF16 of [], [1], [", rows, "] or [", rows, ", 1]"));

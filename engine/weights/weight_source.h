@@ -43,6 +43,10 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensors(const std::string&
 // model.
 std::unique_ptr<WeightSource> MakeDummyWeights(const ModelConfig& config, uint64_t seed);
 
+// Whether scales of that shape are those of an E4M3 matrix of `rows` rows: [], [1] or [1, 1] for all of them, [rows] or
+// [rows, 1] for each its own.
+bool IsScaleShape(const std::vector<int64_t>& shape, int64_t rows);
+
 // Reads [rows, columns] of a matrix into rows row_begin.. of `out`, in pieces (no second copy of the whole in memory).
 // What is E4M3 comes with its scales, into an `out` in E4M3.
 absl::Status LoadPacked(WeightSource& source, const std::string& name, const std::vector<int64_t>& shape, Range rows,

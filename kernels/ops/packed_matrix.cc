@@ -7,6 +7,7 @@
 #include "kernels/core/check.h"
 #include "kernels/core/float8.h"
 #include "kernels/core/int8.h"
+#include "kernels/core/read_element.h"
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/ops/matmul.h"
@@ -14,12 +15,6 @@
 
 namespace cairn {
 namespace {
-
-float ReadAs(DType dtype, const void* data, int64_t i) {
-  if (dtype == DType::kBFloat16) return BFloat16ToFloat(static_cast<const uint16_t*>(data)[i]);
-  if (dtype == DType::kFloat16) return Float16ToFloat(static_cast<const uint16_t*>(data)[i]);
-  return static_cast<const float*>(data)[i];
-}
 
 template <DType kTo>
 auto Convert(float value) {
@@ -42,7 +37,7 @@ void PackRow(const uint8_t* source, int64_t K, int column, uint8_t* target) {
     if constexpr (kTo == kFrom) {  // bit for bit, NaN payloads too
       element = reinterpret_cast<const Element*>(source)[k];
     } else {
-      element = Convert<kTo>(ReadAs(kFrom, source, k));
+      element = Convert<kTo>(ReadElement(kFrom, source, k));
     }
   }
 }
