@@ -85,6 +85,10 @@ class Setup {
     CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(has_gpu ? "gpu" : ""));
     if (device == "auto") device = std::find(all.begin(), all.end(), "") == all.end() ? "cuda" : "cpu";
     if (device == "cpu") return absl::OkStatus();
+    if (setup_.options.quantization == "int8") {
+      return absl::InvalidArgumentError(
+          "--quantization=int8 is for --device=cpu; on GPUs use --quantization=fp8, or none");
+    }
     const absl::StatusOr<int> gpu = ChooseGpu(*groups_.world);
     if (Context::NumCudaDevices() == 0) return absl::OkStatus();  // Context::Cuda says why
     if (!gpu.ok()) {

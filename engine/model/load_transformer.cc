@@ -129,9 +129,6 @@ class StageLoader {
     int64_t rows = 0;
     for (const Piece& piece : pieces) rows += piece.rows.size();
     CAIRN_ASSIGN_OR_RETURN(const DType first, source_.TypeOf(pieces[0].name + ".weight"));
-    if (quantization == Quantization::kInt8 && !device_.is_cpu()) {
-      return absl::InvalidArgumentError("--quantization=int8 is for --device=cpu; on a GPU use fp8");
-    }
     bool float8 = quantization == Quantization::kFp8;
     for (const Piece& piece : pieces) {
       CAIRN_ASSIGN_OR_RETURN(const DType stored, source_.TypeOf(piece.name + ".weight"));

@@ -21,19 +21,9 @@ class NcclEngineTest : public testing::TestWithParam<Layout> {};
 
 TEST_P(NcclEngineTest, TokensAreTheCpus) {
   const auto& [sizes, compressed] = GetParam();
-  EngineOptions options = GpuOptions("llama3", sizes);
+  EngineOptions options = compressed ? CompressedGpuOptions("llama3", sizes) : GpuOptions("llama3", sizes);
   options.comm = "nccl";
-  if (compressed) {
-    options.compression.algorithm = "rkv";
-    options.compression.budget = 24;
-    options.compression.buffer = 12;
-  }
-  std::vector<Request> requests;
-  for (const int length : {5, 20, 45}) {
-    std::vector<int32_t> prompt(length);
-    for (int j = 0; j < length; ++j) prompt[j] = (length * 13 + j * 17) % 290;
-    requests.push_back(GreedyRequest(absl::StrCat("p", length), prompt, 24));
-  }
+  const std::vector<Request> requests = ThreeRequests(24);
   fake_nccl::Reset();
   cuda_emulator::SetDeviceCount(sizes.world());
   const HarnessResult gpu = Answer(options, requests);
@@ -46,9 +36,7 @@ TEST_P(NcclEngineTest, TokensAreTheCpus) {
   options.device = "cpu";
   options.comm = "auto";
   const HarnessResult cpu = Answer(options, requests);
-  for (const auto& [id, output] : cpu.outputs) {
-    EXPECT_EQ(gpu.outputs.at(id).completions[0].token_ids, output.completions[0].token_ids) << id;
-  }
+  ExpectSameTokens(gpu, cpu);
   EXPECT_EQ(gpu.stats.cache.compactions, cpu.stats.cache.compactions);
 }
 

@@ -68,48 +68,30 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuTokensTest,
 
 // In bfloat16, stored as such: near the CPU's, which rounds in the same places; sums over ranks in float32.
 TEST(GpuEngineTest, BFloat16IsNearTheCpu) {
-  const nlohmann::json expected = ReadJson(CheckpointDir("llama3") + "/expected.json");
-  std::vector<Request> requests = ReferenceRequests(expected, 2);
-  for (Request& request : requests) request.sampling.logprobs = 4;
   EngineOptions options = GpuOptions("llama3");
   options.dtype = "bfloat16";
-  options.device = "cpu";
-  const HarnessResult cpu = Answer(options, requests);
-  options.device = "cuda";
-  for (const int tp : {1, 2}) {
-    options.parallel.tp = tp;
-    const HarnessResult gpu = Answer(options, requests);
-    for (const auto& [id, output] : cpu.outputs) {
-      const TokenLogprob &wanted = output.completions[0].logprobs[0],
-                         &found = gpu.outputs.at(id).completions[0].logprobs[0];
-      for (size_t k = 0; k < 4; ++k) EXPECT_NEAR(found.top[k].second, wanted.top[k].second, 0.05) << id << " tp " << tp;
-    }
-  }
+  ExpectNearTheCpu(options, ReferenceRequests(ReadJson(CheckpointDir("llama3") + "/expected.json"), 2), 0.05);
 }
 
 // --- Weights in 8 bits ---
 
 // The same codes on both, sums in another order: a code of an activation may fall to the other side of a boundary.
 TEST(GpuEngineTest, Float8IsNearTheCpu) {
-  const nlohmann::json expected = ReadJson(CheckpointDir("qwen2") + "/expected.json");  // with biases
-  std::vector<Request> requests = ReferenceRequests(expected, 2);
-  for (Request& request : requests) request.sampling.logprobs = 4;
-  EngineOptions options = GpuOptions("qwen2");
+  EngineOptions options = GpuOptions("qwen2");  // with biases
   options.quantization = "fp8";
-  for (const int tp : {1, 2}) {
-    options.parallel.tp = tp;
-    options.device = "cpu";
-    const HarnessResult cpu = Answer(options, requests);
-    options.device = "cuda";
-    const HarnessResult gpu = Answer(options, requests);
-    for (const auto& [id, output] : cpu.outputs) {
-      const TokenLogprob &wanted = output.completions[0].logprobs[0],
-                         &found = gpu.outputs.at(id).completions[0].logprobs[0];
-      for (size_t k = 0; k < 4; ++k) EXPECT_NEAR(found.top[k].second, wanted.top[k].second, 0.1) << id << " tp " << tp;
-    }
-  }
+  ExpectNearTheCpu(options, ReferenceRequests(ReadJson(CheckpointDir("qwen2") + "/expected.json"), 2), 0.1);
+}
+
+// Whether the device is asked for or found; before any weight is read.
+TEST(GpuEngineTest, Int8IsRefused) {
+  EngineOptions options = GpuOptions("qwen2");
   options.quantization = "int8";
-  EXPECT_THAT(RunEngine(options, requests).status().message(), HasSubstr("--quantization=int8 is for --device=cpu"));
+  for (const char* device : {"cuda", "auto"}) {
+    options.device = device;
+    const absl::Status status = Engine::CreateLocal(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("--quantization=int8 is for --device=cpu")) << device;
+  }
 }
 
 // --- Sampling ---
@@ -128,11 +110,8 @@ TEST(GpuEngineTest, SamplesAsTheCpuDoes) {
   options.device = "cuda";
   for (const ParallelSizes sizes : {ParallelSizes{1, 1, 1}, ParallelSizes{2, 1, 1}, ParallelSizes{1, 2, 1}}) {
     options.parallel = sizes;
-    const HarnessResult gpu = Answer(options, requests);
-    for (const auto& [id, output] : cpu.outputs) {
-      EXPECT_EQ(output.completions[0].token_ids, gpu.outputs.at(id).completions[0].token_ids)
-          << id << " tp " << sizes.tp;
-    }
+    SCOPED_TRACE(absl::StrCat("tp ", sizes.tp, " pp ", sizes.pp));
+    ExpectSameTokens(cpu, Answer(options, requests));
   }
 }
 
@@ -170,15 +149,12 @@ TEST(GpuGraphsTest, LongSequencesAreRecordedAnew) {
   EngineOptions options = GpuOptions("llama3");
   options.max_model_len = 280;
   options.max_num_seqs = 1;
-  std::vector<int32_t> prompt(248);
-  for (size_t j = 0; j < prompt.size(); ++j) prompt[j] = static_cast<int32_t>(j * 11 % 290);
-  const Request request = GreedyRequest("long", prompt, 16);
+  const Request request = GreedyRequest("long", MadeUpPrompt(248, 0, 11), 16);
   const HarnessResult recorded = Answer(options, {request});
   EXPECT_EQ(recorded.stats.recorded_steps, 2);
   EXPECT_EQ(recorded.stats.replayed_steps, 14);  // of the 15 decode steps the ninth was recorded
   options.device = "cpu";
-  EXPECT_EQ(Answer(options, {request}).outputs.at("long").completions[0].token_ids,
-            recorded.outputs.at("long").completions[0].token_ids);
+  ExpectSameTokens(Answer(options, {request}), recorded);
 }
 
 // --- Memory ---
@@ -187,12 +163,8 @@ TEST(GpuMemoryTest, NothingIsAllocatedOnceTheEngineStands) {
   for (const bool eager : {false, true}) {
     EngineOptions options = GpuOptions("llama3");
     options.enforce_eager = eager;
-    auto engine = Engine::CreateLocal(options);
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    const int64_t before = cuda_emulator::NumAllocations();
-    for (const Request& request : MixedRequests()) ASSERT_TRUE((*engine)->Add(request).ok());
-    while ((*engine)->HasWork()) ASSERT_TRUE((*engine)->Step().ok());
-    EXPECT_EQ(cuda_emulator::NumAllocations(), before) << (eager ? "eager" : "recorded");
+    SCOPED_TRACE(eager ? "eager" : "recorded");
+    ExpectNoAllocations(options, MixedRequests());
   }
 }
 
