@@ -1,7 +1,5 @@
 #include "compression/budget.h"
 
-#include <algorithm>
-
 #include "kernels/core/check.h"
 
 namespace cairn {

@@ -1,7 +1,5 @@
 #include "compression/compression_config.h"
 
-#include <cmath>
-
 #include "absl/strings/str_cat.h"
 #include "compression/scorer.h"
 #include "kernels/core/check.h"

@@ -1,7 +1,5 @@
 #include "compression/compressor.h"
 
-#include <utility>
-
 #include "kernels/core/check.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"

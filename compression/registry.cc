@@ -1,5 +1,4 @@
 // The methods by name: one line each.
-#include <iterator>
 
 #include "absl/strings/str_join.h"
 #include "compression/scorer.h"

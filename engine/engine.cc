@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
-#include <limits>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"

@@ -1,7 +1,6 @@
 // cairn doctor: what would keep a job from running here, before it is tried.
 #include <algorithm>
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>

@@ -2,7 +2,6 @@
 #ifndef CAIRN_LAUNCHER_FLAGS_H_
 #define CAIRN_LAUNCHER_FLAGS_H_
 
-#include <cstdint>
 #include <string>
 
 #include "absl/flags/declare.h"

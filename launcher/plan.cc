@@ -1,5 +1,4 @@
 // cairn plan: what a model takes and how many sequences it runs on given ranks, without weights and without ranks.
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>

@@ -2,7 +2,6 @@
 #ifndef CAIRN_LAUNCHER_PROGRESS_H_
 #define CAIRN_LAUNCHER_PROGRESS_H_
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>

@@ -3,7 +3,6 @@
 #define CAIRN_LAUNCHER_RANKS_H_
 
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"

@@ -1,7 +1,6 @@
 #include "engine/model/workspace.h"
 
 #include <array>
-#include <utility>
 
 #include "kernels/core/status_macros.h"
 

@@ -1,7 +1,5 @@
 #include "engine/runner/shard_sampler.h"
 
-#include <utility>
-
 #include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"
 #include "parallel/shard/parallel_sample.h"

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/text/unicode_class.h"
 #include "engine/text/utf8.h"
 #include "kernels/core/status_macros.h"

@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "engine/text/tokenizer_file.h"
 #include "kernels/core/status_macros.h"
 

@@ -1,7 +1,5 @@
 #include "launcher/batch/batch_item.h"
 
-#include <utility>
-
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "launcher/batch/json_limits.h"

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "launcher/batch/batch_root.h"
 #include "nlohmann/json.hpp"
 
