@@ -122,9 +122,9 @@ struct Kernels {
   void (*key_panels)(const float* units, int64_t padded, int64_t d, float* panels);
   // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold, bit c of `valid` is set and, with `above`,
   // c > r. Needed are the last such c of each row whose bit is set in `rows` and the last such r of each column in
-  // `columns`, no other bits behind these; zero or the truth elsewhere.
-  void (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
-                       uint64_t rows, uint64_t columns, uint64_t valid, bool above, uint64_t* masks);
+  // `columns`, no other bits behind these; zero or the truth elsewhere. Returns the rows whose mask is not zero.
+  uint64_t (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
+                           uint64_t rows, uint64_t columns, uint64_t valid, bool above, uint64_t* masks);
   // Bit i: values[i] < bound, i < 64.
   uint64_t (*below)(const int32_t* values, int32_t bound);
   // out[s] = units[s] . x, s < count.

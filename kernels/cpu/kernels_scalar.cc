@@ -195,8 +195,9 @@ void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
   }
 }
 
-void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
-                 uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
+uint64_t SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
+                     uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
+  uint64_t found = 0;
   for (int64_t r = 0; r < kKeyTileSlots; ++r) {
     masks[r] = 0;
     for (int64_t c = above ? r + 1 : 0; c < kKeyTileSlots; ++c) {
@@ -207,7 +208,9 @@ void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_
       if (product > threshold) masks[r] |= uint64_t{1} << c;
     }
     masks[r] &= valid;
+    found |= static_cast<uint64_t>(masks[r] != 0) << r;
   }
+  return found;
 }
 
 uint64_t Below(const int32_t* values, int32_t bound) {

@@ -193,18 +193,21 @@ class Newest {
   int32_t copy_[kKeyTileSlots];
 };
 
-// Bit c of masks[r]: key row + r is similar to key column + c. Only keys that search have something to learn.
-void Record(int64_t row, int64_t column, const uint64_t* masks, uint64_t searching_rows, uint64_t searching_columns,
-            Newest& rows, Newest& columns) {
-  for (uint64_t left = searching_rows; left != 0; left &= left - 1) {
+// Bit c of masks[r]: key row + r is similar to key column + c; `found` are the rows that have one. Only keys that
+// search have something to learn.
+void Record(int64_t row, int64_t column, const uint64_t* masks, uint64_t found, uint64_t searching_rows,
+            uint64_t searching_columns, Newest& rows, Newest& columns) {
+  for (uint64_t left = found & searching_rows; left != 0; left &= left - 1) {
     const int r = std::countr_zero(left);
-    if (masks[r] != 0) rows.Raise(r, static_cast<int32_t>(column + std::bit_width(masks[r]) - 1));
+    rows.Raise(r, static_cast<int32_t>(column + std::bit_width(masks[r]) - 1));
   }
-  for (int r = kKeyTileSlots - 1; r >= 0 && searching_columns != 0; --r) {
-    for (uint64_t found = masks[r] & searching_columns; found != 0; found &= found - 1) {
-      columns.Raise(std::countr_zero(found), static_cast<int32_t>(row + r));
+  while (found != 0 && searching_columns != 0) {
+    const int r = std::bit_width(found) - 1;
+    for (uint64_t similar = masks[r] & searching_columns; similar != 0; similar &= similar - 1) {
+      columns.Raise(std::countr_zero(similar), static_cast<int32_t>(row + r));
     }
     searching_columns &= ~masks[r];
+    found &= ~(uint64_t{1} << r);
   }
 }
 
@@ -232,9 +235,9 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
     if (searching_columns == 0 && searching_rows == 0) continue;
     if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
     packed = true;
-    kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, searching_rows, searching_columns, valid,
-                         /*above=*/row == at, masks);
-    Record(row, at, masks, searching_rows, searching_columns, rows, columns);
+    const uint64_t found = kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, searching_rows,
+                                                searching_columns, valid, /*above=*/row == at, masks);
+    Record(row, at, masks, found, searching_rows, searching_columns, rows, columns);
   }
 }
 

@@ -195,25 +195,45 @@ constexpr int kSimilarColumns = kSimilarPanels * kLanes;
 struct SimilarColumns {
   int first;
   uint32_t valid;
-  int64_t before;  // with `above`: the row before column `first`; else no row is behind it
-  uint32_t open;   // have not found the last row that is similar
+  int before;     // with `above`: the row before column `first`; else no row is behind it
+  uint32_t open;  // have not found the last row that is similar
 
+  SimilarColumns(int first, uint64_t columns, uint64_t valid, bool above)
+      : first(first),
+        valid(static_cast<uint32_t>(valid >> first & kAll)),
+        before(above ? first - 1 : kKeyTileSlots),
+        open(static_cast<uint32_t>(columns >> first & kAll)) {}
+
+  // The rows that may be similar to one of them: with `above` those before the last.
+  uint64_t PossibleRows() const {
+    if (valid == 0) return 0;
+    return before == kKeyTileSlots ? ~uint64_t{0} : ~uint64_t{0} >> (kKeyTileSlots - before - kSimilarColumns);
+  }
   // What a row may be similar to.
-  CAIRN_SIMD uint32_t Of(int64_t row) const {
-    const int64_t skipped = row - before;
+  CAIRN_SIMD uint32_t Of(int row) const {
+    const int skipped = row - before;
     return skipped <= 0 ? valid : skipped >= kSimilarColumns ? 0 : valid & ~0u << skipped;
   }
+
+  static constexpr uint64_t kAll = (uint64_t{1} << kSimilarColumns) - 1;
 };
 
-// Rows [row, row + R): the products become bits without being stored. Returns the rows that have one.
+CAIRN_SIMD int LastBit(uint64_t bits) { return 63 - __builtin_clzll(bits); }
+
+// The last R of `left` (if there are fewer, the first of them again and again), which are taken out of it. Their
+// products become bits without being stored. Returns the rows that have one.
 template <int R>
-uint64_t SimilarBlock(const float* units, int64_t padded, const float* panels, int64_t d, F32x16 threshold, int64_t row,
-                      SimilarColumns* columns, uint64_t* masks) {
+uint64_t SimilarBlock(const float* units, int64_t padded, const float* panels, int64_t d, F32x16 threshold,
+                      uint64_t* left, SimilarColumns* columns, uint64_t* masks) {
   constexpr int P = kSimilarPanels;
   Rows<R> x;
   Sums<R, P> sums;
+  int row[R], last = 0;
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    x.at[r] = units + (row + r) * padded;
+    if (*left != 0) last = LastBit(*left);
+    *left &= ~(uint64_t{1} << last);
+    row[r] = last;
+    x.at[r] = units + row[r] * padded;
     CAIRN_UNROLL for (int p = 0; p < P; ++p) sums.at[r][p] = Zero();
   }
   const uint8_t* w = reinterpret_cast<const uint8_t*>(panels + columns->first * d);
@@ -225,41 +245,40 @@ uint64_t SimilarBlock(const float* units, int64_t padded, const float* panels, i
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
     uint32_t similar = 0;
     CAIRN_UNROLL for (int p = 0; p < P; ++p) similar |= MaskGreater(sums.at[r][p], threshold) << (p * kLanes);
-    similar &= columns->Of(row + r);
-    masks[row + r] |= static_cast<uint64_t>(similar) << columns->first;
-    found_rows |= static_cast<uint64_t>(similar != 0) << (row + r);
+    similar &= columns->Of(row[r]);
+    masks[row[r]] |= static_cast<uint64_t>(similar) << columns->first;
+    found_rows |= static_cast<uint64_t>(similar != 0) << row[r];
     found_columns |= similar;
   }
   columns->open &= ~found_columns;
   return found_rows;
 }
 
-// The last columns and the last rows first: a row or column that has found its last one needs no more.
-void SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
-                 uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
+uint64_t SimilarRows(const float* units, int64_t padded, const float* panels, int64_t d, F32x16 threshold,
+                     uint64_t* left, SimilarColumns* columns, uint64_t* masks) {
+  if (__builtin_popcountll(*left) <= kSimilarRows / 2) {
+    return SimilarBlock<kSimilarRows / 2>(units, padded, panels, d, threshold, left, columns, masks);
+  }
+  return SimilarBlock<kSimilarRows>(units, padded, panels, d, threshold, left, columns, masks);
+}
+
+// The last columns and the last rows first: a row or column that has found its last one needs no more, and the rows
+// that are left are looked at side by side.
+uint64_t SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
+                     uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
   __builtin_memset(masks, 0, kKeyTileSlots * sizeof(uint64_t));
   const F32x16 bound = Set(threshold);
-  constexpr int kRest = kKeyTileSlots % kSimilarRows;
-  constexpr uint32_t kAll = static_cast<uint32_t>((uint64_t{1} << kSimilarColumns) - 1);
+  uint64_t found = 0;
   for (int first = kKeyTileSlots - kSimilarColumns; first >= 0; first -= kSimilarColumns) {
-    SimilarColumns some = {.first = first,
-                           .valid = static_cast<uint32_t>(valid >> first) & kAll,
-                           .before = above ? first - 1 : INT64_MAX,
-                           .open = static_cast<uint32_t>(columns >> first) & kAll};
-    const auto is_needed = [&](int64_t row, int count) __attribute__((always_inline)) {
-      const uint64_t group = rows >> row & ((uint64_t{1} << count) - 1);
-      return (group != 0 || some.open != 0) && some.Of(row) != 0;
-    };
-    int64_t row = kKeyTileSlots - kRest;
-    if constexpr (kRest != 0) {
-      if (is_needed(row, kRest)) rows &= ~SimilarBlock<kRest>(units, padded, panels, d, bound, row, &some, masks);
-    }
-    while (row > 0) {
-      row -= kSimilarRows;
-      if (!is_needed(row, kSimilarRows)) continue;
-      rows &= ~SimilarBlock<kSimilarRows>(units, padded, panels, d, bound, row, &some, masks);
+    SimilarColumns some(first, columns, valid, above);
+    uint64_t left = some.PossibleRows();
+    while ((left &= some.open != 0 ? ~uint64_t{0} : rows) != 0) {
+      const uint64_t block = SimilarRows(units, padded, panels, d, bound, &left, &some, masks);
+      rows &= ~block;
+      found |= block;
     }
   }
+  return found;
 }
 
 uint64_t Below(const int32_t* values, int32_t bound) {
