@@ -44,7 +44,7 @@ struct Keys {
   int64_t d() const { return kv.layout.head_dim; }
   int64_t padded() const { return PaddedFloats(d()); }
   int64_t tiles() const { return NumKeyTiles(n); }
-  int64_t places() const { return 2 * kKeyTileSlots * tiles(); }
+  int64_t places() const { return 4 * kKeyTileSlots * tiles(); }
   int64_t floats_per_head() const {
     return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + places() + padded() + 2 * PaddedFloats(tiles());
   }
@@ -69,9 +69,13 @@ struct Keys {
 // The planes of a head's slots, block by block: f(slot, scores, positions, count).
 template <typename F>
 void ForBlocks(const KvView& kv, int head, int64_t n, const F& f) {
-  for (int64_t slot = 0; slot < n; slot += kv.layout.block_size) {
-    const int32_t first = static_cast<int32_t>(slot);
-    f(slot, kv.score(head, first), kv.position(head, first), std::min<int64_t>(kv.layout.block_size, n - slot));
+  const int64_t size = kv.layout.block_size, block_bytes = static_cast<int64_t>(kv.layout.block_bytes());
+  uint8_t* const scores = kv.pool + kv.layout.score_offset() + head * size * sizeof(float);
+  uint8_t* const positions = kv.pool + kv.layout.position_offset() + head * size * sizeof(int32_t);
+  for (int64_t slot = 0, index = 0; slot < n; slot += size, ++index) {
+    const int64_t block = kv.block_table[index] * block_bytes;
+    f(slot, reinterpret_cast<float*>(scores + block), reinterpret_cast<const int32_t*>(positions + block),
+      std::min(size, n - slot));
   }
 }
 
@@ -245,10 +249,10 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
 void MeanSimilarities(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t tile, bool clears_first) {
   const int64_t begin = tile * kKeyTileSlots, end = std::min(keys.n, begin + kKeyTileSlots);
   kernels.unit_dots(k.units + begin * keys.padded(), keys.padded(), end - begin, k.mean, k.means + begin);
-  for (int64_t i = begin; i < end; ++i) {
-    k.means[i] -= k.squares[i] / static_cast<float>(keys.n);
-    if (k.newest[i] < 0 && clears_first) k.newest[i] = 0;
-  }
+  const float n = static_cast<float>(keys.n);
+  for (int64_t i = begin; i < end; ++i) k.means[i] -= k.squares[i] / n;
+  const int32_t lowest = clears_first ? 0 : -1;
+  for (int64_t i = begin; i < end; ++i) k.newest[i] = std::max(k.newest[i], lowest);
   kernels.pair_dots(k.units, keys.padded(), begin, end, k.newest, k.left_out);
 }
 

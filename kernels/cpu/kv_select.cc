@@ -87,39 +87,68 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
   });
 }
 
-// The planes of one head: where a slot lies in each.
-struct HeadPlanes {
-  const KvView& kv;
-  size_t first_row;  // of this head in a plane of rows
-  size_t row_bytes;  // of K and V
-
-  HeadPlanes(const KvView& view, int64_t head)
-      : kv(view),
-        first_row(head * view.layout.block_size),
-        row_bytes(view.layout.head_dim * DTypeSize(view.layout.dtype)) {}
-
-  // Slots [from, from + count) to [to, ..), each of the two within a block, perhaps the same one.
-  void Move(int32_t from, int32_t to, int32_t count) const {
+// Moves the slots of one head, whose planes are [block_size] rows of some bytes in every block.
+class HeadCompaction {
+ public:
+  HeadCompaction(const KvView& kv, int64_t head) : kv_(kv), block_bytes_(kv.layout.block_bytes()) {
     const KvBlockLayout& layout = kv.layout;
-    uint8_t *source = kv.block(from), *target = kv.block(to);
-    const size_t source_row = first_row + from % layout.block_size, target_row = first_row + to % layout.block_size;
-    const auto move = [&](size_t offset, size_t bytes) {
-      std::memmove(target + offset + target_row * bytes, source + offset + source_row * bytes, count * bytes);
+    const size_t row_bytes = layout.head_dim * DTypeSize(layout.dtype);
+    const auto add = [&](size_t offset, size_t bytes) {
+      planes_[num_planes_++] = {offset + head * layout.block_size * bytes, bytes};
     };
-    move(layout.k_offset(), row_bytes);
-    move(layout.v_offset(), row_bytes);
-    move(layout.position_offset(), sizeof(int32_t));
-    if (layout.has_score) move(layout.score_offset(), sizeof(float));
+    add(layout.k_offset(), row_bytes);
+    add(layout.v_offset(), row_bytes);
+    add(layout.position_offset(), sizeof(int32_t));
+    if (layout.has_score) add(layout.score_offset(), sizeof(float));
   }
 
-  // How many of `kept` from the j-th on are neighbours that stay neighbours, in one block before and after.
-  int32_t Run(const int32_t* kept, int32_t j, int32_t end) const {
-    const int32_t block = kv.layout.block_size;
-    const int32_t most = std::min({end - j, block - j % block, block - kept[j] % block});
-    int32_t count = 1;
-    while (count < most && kept[j + count] == kept[j] + count) ++count;
-    return count;
+  // Slot j becomes slot kept[j] for j < end; kept[j] >= j ascends, so that moving in place is safe. Neighbours that
+  // stay neighbours, in one block before and after, move together.
+  void Run(const int32_t* kept, int32_t end) const {
+    Place from, to;
+    for (int32_t j = 0, count; j < end; j += count) {
+      const int32_t slot = kept[j];
+      Seek(from, slot);
+      Seek(to, j);
+      const int32_t most = std::min({end - j, from.end - slot, to.end - j});
+      for (count = 1; count < most && kept[j + count] == slot + count;) ++count;
+      if (slot != j) Move(from, slot, to, j, count);
+    }
   }
+
+ private:
+  struct Plane {
+    size_t offset;  // of the head's rows in a block
+    size_t bytes;   // of a row
+  };
+  // A block and the slot behind it.
+  struct Place {
+    int32_t index = -1, end = 0;
+  };
+
+  void Seek(Place& place, int32_t slot) const {
+    while (slot >= place.end) {
+      ++place.index;
+      place.end += kv_.layout.block_size;
+    }
+  }
+
+  void Move(const Place& from, int32_t slot, const Place& to, int32_t j, int32_t count) const {
+    const uint8_t* source = kv_.pool + kv_.block_table[from.index] * block_bytes_;
+    uint8_t* target = kv_.pool + kv_.block_table[to.index] * block_bytes_;
+    const int32_t size = kv_.layout.block_size;
+    const size_t source_row = slot - (from.end - size), target_row = j - (to.end - size);
+    for (int i = 0; i < num_planes_; ++i) {
+      const Plane& plane = planes_[i];
+      std::memmove(target + plane.offset + target_row * plane.bytes, source + plane.offset + source_row * plane.bytes,
+                   count * plane.bytes);
+    }
+  }
+
+  const KvView& kv_;
+  size_t block_bytes_;
+  Plane planes_[4];
+  int num_planes_ = 0;
 };
 
 }  // namespace
@@ -149,16 +178,10 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
   });
 }
 
-// Forward moves are safe in place: kept[j] >= j.
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
   context.threads().ParallelFor(kv.layout.kv_heads, [&](int64_t head, int) {
     const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head) * kept.row_stride();
-    const HeadPlanes planes(kv, head);
-    const int32_t end = static_cast<int32_t>(kept.dim(1));
-    for (int32_t j = 0, count; j < end; j += count) {
-      count = planes.Run(slots, j, end);
-      if (slots[j] != j) planes.Move(slots[j], j, count);
-    }
+    HeadCompaction(kv, head).Run(slots, static_cast<int32_t>(kept.dim(1)));
   });
 }
 

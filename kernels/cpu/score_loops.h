@@ -148,14 +148,15 @@ void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, fl
     const uint32_t finite = MaskGreater(Set(__builtin_inff()), square);
     Store(squares + s, Where(finite, Mul(square, Mul(factor, factor)), Zero()));
   }
-  for (int64_t i = 0; i < padded; i += kLanes) Store(sum + i, Zero());
-  for (int s = 0; s < count; ++s) {
-    const F32x16 factor = Set(factors[s]);
-    for (int64_t i = 0; i < padded; i += kLanes) {
-      const F32x16 u = Mul(Load(units + s * padded + i), factor);
-      Store(units + s * padded + i, u);
-      Store(sum + i, Add(Load(sum + i), u));
+  for (int64_t i = 0; i < padded; i += kLanes) {
+    F32x16 total = Zero();
+    for (int s = 0; s < count; ++s) {
+      float* unit = units + s * padded + i;
+      const F32x16 u = Mul(Load(unit), Broadcast(factors + s));
+      Store(unit, u);
+      total = Add(total, u);
     }
+    Store(sum + i, total);
   }
 }
 

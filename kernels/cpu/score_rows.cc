@@ -52,8 +52,11 @@ void DivideByRowMax(Context&, const Tensor& x) {
 }
 
 void MixScores(Context&, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out) {
+  const int64_t columns = x.dim(1);
   for (int64_t head = 0; head < x.dim(0); ++head) {
-    for (int64_t i = 0; i < x.dim(1); ++i) Row(out, head)[i] = a * Row(x, head)[i] + b * Row(y, head)[i];
+    const float *from = Row(x, head), *other = Row(y, head);
+    float* to = Row(out, head);
+    for (int64_t i = 0; i < columns; ++i) to[i] = a * from[i] + b * other[i];
   }
 }
 
