@@ -47,7 +47,7 @@ std::vector<const Kernels*> AvailableKernels() {
     return available;
   }
   available.push_back(&kAvx512Kernels);
-  if (!__builtin_cpu_supports("avx512bf16")) return available;
+  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) return available;
   available.push_back(&kAvx512Bf16Kernels);
   if (MayUseTiles()) available.push_back(&kAvx512AmxKernels);
 #endif

@@ -85,6 +85,30 @@ struct KeyTile {
 // Keys that are looked at together; as many bits as a mask has.
 inline constexpr int kKeyTileSlots = 64;
 
+// What 1 is in units rounded to 16 bits.
+inline constexpr float kRoundedOne = 32000;
+
+// 64 x 64 pairs of keys: rows with columns. Their units [64, padded], the rows' as rounded by unit_keys, and the
+// columns' by key_panels after that.
+struct KeyPairs {
+  const float* row_units = nullptr;
+  const float* column_units = nullptr;
+  const int16_t* rows = nullptr;      // [64, padded]
+  const uint32_t* columns = nullptr;  // panels
+  int64_t padded = 0;
+  int64_t head_dim = 0;
+  float threshold = 0;
+  // The product of rounded units is at least first_similar where that of the units may be above the threshold, and from
+  // first_similar + doubt + 1 on it is. Below first_similar it is not. |first_similar| <= 1.05e9, so that no difference
+  // from a product overflows.
+  int32_t first_similar = 0;
+  uint32_t doubt = 0;
+  uint64_t searching_rows = 0;     // those that want to know their last similar column
+  uint64_t searching_columns = 0;  // and their last similar row
+  uint64_t valid = 0;              // columns
+  bool above = false;              // pairs with column > row alone
+};
+
 struct Kernels {
   const char* name;
   int64_t max_rows;        // rows that multiply keeps in registers together
@@ -116,15 +140,15 @@ struct Kernels {
   void (*add_scaled)(const float* x, float factor, int64_t n, float* y);
   void (*max_row)(const float* x, int64_t n, float* y);
   // units[s] = key s / (its norm + 1e-8), [64, padded], zero behind the last key and the last dimension;
-  // squares[s] = units[s] . units[s]; sum [padded]. padded: head_dim rounded up to 16.
-  void (*unit_keys)(const KeyTile&, int64_t padded, float* units, float* squares, float* sum);
-  // units [64, padded] to panels [4][d][16].
-  void (*key_panels)(const float* units, int64_t padded, int64_t d, float* panels);
-  // Bit c of masks[r], r < 64: units[r] . (column c of panels) > threshold, bit c of `valid` is set and, with `above`,
-  // c > r. Needed are the last such c of each row whose bit is set in `rows` and the last such r of each column in
-  // `columns`, no other bits behind these; zero or the truth elsewhere. Returns the rows whose mask is not zero.
-  uint64_t (*similar_keys)(const float* units, int64_t padded, const float* panels, int64_t d, float threshold,
-                           uint64_t rows, uint64_t columns, uint64_t valid, bool above, uint64_t* masks);
+  // squares[s] = units[s] . units[s]; sum [padded]. padded: head_dim rounded up to 16. rounded [64, padded], if it is
+  // not null: units * kRoundedOne to the nearest integers, NaN to zero.
+  void (*unit_keys)(const KeyTile&, int64_t padded, float* units, float* squares, float* sum, int16_t* rounded);
+  // rounded [64, padded] to panels, [4][ceil(d / 2)][16] pairs.
+  void (*key_panels)(const int16_t* rounded, int64_t padded, int64_t d, uint32_t* panels);
+  // Bit c of masks[r], r < 64: row_units[r] . column_units[c] > threshold, bit c of `valid` is set and, with `above`,
+  // c > r. Needed are the last such c of each searching row and the last such r of each searching column, no other bits
+  // behind these; zero or the truth elsewhere. Returns the rows whose mask is not zero.
+  uint64_t (*similar_keys)(const KeyPairs&, uint64_t* masks);
   // Bit i: values[i] < bound, i < 64.
   uint64_t (*below)(const int32_t* values, int32_t bound);
   // out[s] = units[s] . x, s < count.

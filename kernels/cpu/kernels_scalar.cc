@@ -174,7 +174,7 @@ void MaxRow(const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = std::max(y[i], x[i]);
 }
 
-void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
+void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum, int16_t*) {
   const int64_t d = t.head_dim;
   std::fill_n(sum, padded, 0.0f);
   std::fill_n(units, kKeyTileSlots * padded, 0.0f);
@@ -188,26 +188,19 @@ void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, fl
   }
 }
 
-void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
-  for (int64_t s = 0; s < kKeyTileSlots; ++s) {
-    float* panel = panels + s / kPanelColumns * kPanelColumns * d + s % kPanelColumns;
-    for (int64_t i = 0; i < d; ++i) panel[i * kPanelColumns] = units[s * padded + i];
-  }
-}
+// All is done with the units themselves.
+void KeyPanels(const int16_t*, int64_t, int64_t, uint32_t*) {}
 
-uint64_t SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
-                     uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
+uint64_t SimilarKeys(const KeyPairs& t, uint64_t* masks) {
   uint64_t found = 0;
   for (int64_t r = 0; r < kKeyTileSlots; ++r) {
     masks[r] = 0;
-    for (int64_t c = above ? r + 1 : 0; c < kKeyTileSlots; ++c) {
-      if ((rows >> r & 1) == 0 && (columns >> c & 1) == 0) continue;
-      const float* column = panels + c / kPanelColumns * kPanelColumns * d + c % kPanelColumns;
-      float product = 0;
-      for (int64_t i = 0; i < d; ++i) product += units[r * padded + i] * column[i * kPanelColumns];
-      if (product > threshold) masks[r] |= uint64_t{1} << c;
+    for (int64_t c = t.above ? r + 1 : 0; c < kKeyTileSlots; ++c) {
+      if ((t.searching_rows >> r & 1) == 0 && (t.searching_columns >> c & 1) == 0) continue;
+      const float product = Dot(t.row_units + r * t.padded, t.column_units + c * t.padded, t.head_dim);
+      if (product > t.threshold) masks[r] |= uint64_t{1} << c;
     }
-    masks[r] &= valid;
+    masks[r] &= t.valid;
     found |= static_cast<uint64_t>(masks[r] != 0) << r;
   }
   return found;

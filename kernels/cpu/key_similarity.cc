@@ -22,14 +22,15 @@ namespace {
 
 // What is known of one head's first n keys, in scratch memory.
 struct HeadKeys {
-  float* units;     // [tiles * 64, padded]: normalised keys, then zeros
-  float* sums;      // [tiles, padded]: of each tile's units
-  float* mean;      // [padded]: of all units
-  float* squares;   // [tiles * 64]: the units' norms squared
-  float* means;     // [tiles * 64]: S, the mean similarity
-  float* left_out;  // [tiles * 64]: similarity to the newest near-duplicate
-  int32_t* newest;  // [tiles * 64]: the newest near-duplicate, -1 if there is none
-  uint64_t* open;   // [tiles]: a bit for each key that has something to find among old keys
+  float* units;      // [tiles * 64, padded]: normalised keys, then zeros
+  int16_t* rounded;  // [tiles * 64, padded]: the same in 16 bits
+  float* sums;       // [tiles, padded]: of each tile's units
+  float* mean;       // [padded]: of all units
+  float* squares;    // [tiles * 64]: the units' norms squared
+  float* means;      // [tiles * 64]: S, the mean similarity
+  float* left_out;   // [tiles * 64]: similarity to the newest near-duplicate
+  int32_t* newest;   // [tiles * 64]: the newest near-duplicate, -1 if there is none
+  uint64_t* open;    // [tiles]: a bit for each key that has something to find among old keys
   // With a memory: [tiles * 64] what the plane says of a slot, and the position of its token.
   int32_t* memory;
   int32_t* positions;
@@ -46,13 +47,15 @@ struct Keys {
   int64_t tiles() const { return NumKeyTiles(n); }
   int64_t places() const { return 4 * kKeyTileSlots * tiles(); }
   int64_t floats_per_head() const {
-    return tiles() * (kKeyTileSlots * (padded() + 6) + padded()) + places() + padded() + 2 * PaddedFloats(tiles());
+    return tiles() * (kKeyTileSlots * (padded() + padded() / 2 + 6) + padded()) + places() + padded() +
+           2 * PaddedFloats(tiles());
   }
   HeadKeys head(float* memory, int64_t index) const {
     const int64_t slots = tiles() * kKeyTileSlots;
     HeadKeys k;
     k.units = memory + index * floats_per_head();
-    k.sums = k.units + slots * padded();
+    k.rounded = reinterpret_cast<int16_t*>(k.units + slots * padded());
+    k.sums = k.units + slots * padded() + slots * padded() / 2;
     k.mean = k.sums + tiles() * padded();
     k.squares = k.mean + padded();
     k.means = k.squares + slots;
@@ -109,8 +112,9 @@ void ReadMemory(const Keys& keys, const HeadKeys& k, int head) {
 // The slot of the token at a position, -1 if it has gone.
 int32_t SlotAt(const Keys& keys, const HeadKeys& k, const PositionIndex& index, int32_t position) {
   const uint32_t place = index.PlaceOf(position);
-  if (place > index.last || k.index[place] < 0) return -1;
+  if (place > index.last) return -1;
   int32_t slot = k.index[place];
+  if (index.shift == 0 || slot < 0) return slot;
   while (slot < keys.old && k.positions[slot] < position) ++slot;
   return slot < keys.old && k.positions[slot] == position ? slot : -1;
 }
@@ -144,7 +148,7 @@ void FindUnits(const Threads& threads, const Kernels& kernels, const Keys& keys,
     const int64_t head = task / tiles, tile = task % tiles, slot = tile * kKeyTileSlots;
     const HeadKeys k = keys.head(memory, head);
     kernels.unit_keys(KeyTileOf(keys.kv, first + head, tile, keys.n), padded, k.units + slot * padded, k.squares + slot,
-                      k.sums + tile * padded);
+                      k.sums + tile * padded, k.rounded + slot * padded);
     Recall(keys, k, tile);
   });
 }
@@ -217,7 +221,7 @@ void Record(int64_t row, int64_t column, const uint64_t* masks, uint64_t found, 
 
 // The pairs of tile `column` with itself and all older tiles, newest first.
 void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int64_t column, float threshold,
-                bool is_shared, float* panels) {
+                const SimilarBounds& bounds, bool is_shared, uint32_t* panels) {
   const int64_t d = keys.d(), padded = keys.padded(), at = column * kKeyTileSlots;
   const int64_t slots = std::min<int64_t>(kKeyTileSlots, keys.n - at);
   const uint64_t valid = slots == kKeyTileSlots ? ~uint64_t{0} : (uint64_t{1} << slots) - 1;
@@ -226,7 +230,14 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
   const uint64_t open_columns = is_old ? k.open[column] : valid;
   Newest columns(k.newest + at, is_shared);
   uint64_t masks[kKeyTileSlots];
-  bool packed = false;
+  KeyPairs pairs;
+  pairs.column_units = k.units + at * padded;
+  pairs.padded = padded;
+  pairs.head_dim = d;
+  pairs.threshold = threshold;
+  pairs.first_similar = bounds.first_similar;
+  pairs.doubt = bounds.doubt;
+  pairs.valid = valid;
   for (int64_t row = at; row >= 0; row -= kKeyTileSlots) {
     const uint64_t open_rows = is_old ? k.open[row / kKeyTileSlots] : row == at ? valid : ~uint64_t{0};
     if (open_columns == 0 && open_rows == 0) continue;
@@ -237,10 +248,14 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
     Newest rows(k.newest + row, is_shared);
     const uint64_t searching_rows = kernels.below(rows.slots(), end - 1) & open_rows;
     if (searching_columns == 0 && searching_rows == 0) continue;
-    if (!packed) kernels.key_panels(k.units + at * padded, padded, d, panels);
-    packed = true;
-    const uint64_t found = kernels.similar_keys(k.units + row * padded, padded, panels, d, threshold, searching_rows,
-                                                searching_columns, valid, /*above=*/row == at, masks);
+    if (pairs.columns == nullptr) kernels.key_panels(k.rounded + at * padded, padded, d, panels);
+    pairs.columns = panels;
+    pairs.row_units = k.units + row * padded;
+    pairs.rows = k.rounded + row * padded;
+    pairs.searching_rows = searching_rows;
+    pairs.searching_columns = searching_columns;
+    pairs.above = row == at;
+    const uint64_t found = kernels.similar_keys(pairs, masks);
     Record(row, at, masks, found, searching_rows, searching_columns, rows, columns);
   }
 }
@@ -309,12 +324,14 @@ void FindRedundancy(const Threads& threads, Context& context, const Keys& keys, 
   const Kernels& kernels = context.cpu_kernels();
   const bool is_code = redundancy.variant == RedundancyVariant::kCode;
   const int64_t tiles = keys.tiles();
+  const SimilarBounds bounds(redundancy.threshold, keys.d());
   FindUnits(threads, kernels, keys, first, heads, memory);
   threads.ForEach(heads * tiles, [&](int64_t task, int worker) {
     // Head by head, whose keys then stay in the L2 cache; the newest tiles first, which spare the others most.
     const int64_t head = task / tiles, column = tiles - 1 - task % tiles;
-    float* panels = static_cast<float*>(context.Scratch(worker, kKeyTileSlots * keys.d() * sizeof(float)));
-    SearchTile(kernels, keys, keys.head(memory, head), column, redundancy.threshold, Threads::kShare, panels);
+    const int64_t panel_pairs = kKeyTileSlots * ((keys.d() + 1) / 2);
+    uint32_t* panels = static_cast<uint32_t*>(context.Scratch(worker, panel_pairs * sizeof(uint32_t)));
+    SearchTile(kernels, keys, keys.head(memory, head), column, redundancy.threshold, bounds, Threads::kShare, panels);
   });
   threads.ForEach(heads, [&](int64_t head, int) {
     FindMean(keys, keys.head(memory, head));

@@ -1,8 +1,10 @@
-// A KV head's keys as the inner loops read them, 64 slots at a time, and how many heads share the scratch memory.
+// A KV head's keys as the inner loops read them, 64 slots at a time, when pairs of them are similar, and how many heads
+// share the scratch memory.
 #ifndef CAIRN_KERNELS_CPU_KEY_TILES_H_
 #define CAIRN_KERNELS_CPU_KEY_TILES_H_
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/core/context.h"
@@ -68,6 +70,26 @@ void ForHeads(Context& context, int64_t heads, int64_t floats_per_head, const Bo
     });
   }
 }
+
+// When the product of two rounded units says that theirs is above the threshold, and when it leaves that in doubt.
+//
+// An element is rounded by at most 0.5 and a little, so a product is off by at most that times the sums of both units'
+// absolute values, each at most sqrt(d) as the units' norms are at most 1 (and d eps); to which comes what the chain of
+// FMAs, which decides, is off itself.
+struct SimilarBounds {
+  int32_t first_similar;
+  uint32_t doubt;
+
+  SimilarBounds(float threshold, int64_t head_dim) {
+    const double d = static_cast<double>(head_dim), one = kRoundedOne;
+    const double error = 1.02 * (std::sqrt(d) + d / one) / one + (d + 16) * 0x1p-24;
+    constexpr double kMost = 1.05e9;  // no product of rounded units is as large
+    const double low = (threshold - error) * one * one;
+    first_similar = static_cast<int32_t>(low > -kMost ? std::floor(std::min(low, kMost)) + 1 : -kMost);
+    // Keys that are no numbers have been rounded to zeros: they are in doubt where zeros are similar.
+    doubt = low > 0 ? static_cast<uint32_t>(2 * error * one * one) + 1 : INT32_MAX;
+  }
+};
 
 // Floats rounded up to whole cache lines.
 inline int64_t PaddedFloats(int64_t floats) { return (floats + 15) / 16 * 16; }

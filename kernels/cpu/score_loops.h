@@ -1,7 +1,9 @@
 // The loops of compression's scores over the keys of one KV head. Included once by each instruction set's file.
 //
-// Products of keys with queries and with each other are the matmul loop over keys transposed to panels, so a number is
-// one chain of fused multiply-adds over head_dim, whatever it is computed together with.
+// Products of keys with queries are the matmul loop over keys transposed to panels, so a number is one chain of fused
+// multiply-adds over head_dim, whatever it is computed together with. Those of keys with each other too where they
+// matter to the last bit: only whether they are above the threshold is asked, which products of 16-bit integers tell of
+// nearly all.
 #ifndef CAIRN_KERNELS_CPU_SCORE_LOOPS_H_
 #define CAIRN_KERNELS_CPU_SCORE_LOOPS_H_
 
@@ -132,7 +134,7 @@ CAIRN_SIMD void WidenKey(const uint8_t* key, int64_t d, int64_t padded, float* u
 }
 
 template <Format F>
-void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
+void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum, int16_t* rounded) {
   const uint8_t* keys[kKeyTileSlots];
   const int count = FindKeys(t, keys);
   for (int s = 0; s < count; ++s) WidenKey<F>(keys[s], t.head_dim, padded, units + s * padded);
@@ -154,17 +156,21 @@ void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, fl
       float* unit = units + s * padded + i;
       const F32x16 u = Mul(Load(unit), Broadcast(factors + s));
       Store(unit, u);
+      if (rounded != nullptr) StoreI16(rounded + s * padded + i, Mul(u, Set(kRoundedOne)));
       total = Add(total, u);
     }
     Store(sum + i, total);
   }
+  if (rounded != nullptr) {
+    __builtin_memset(rounded + count * padded, 0, (kKeyTileSlots - count) * padded * sizeof(int16_t));
+  }
 }
 
-void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum) {
-  if (t.format == Format::kF8) return UnitKeys<Format::kF8>(t, padded, units, squares, sum);
-  if (t.format == Format::kF32) return UnitKeys<Format::kF32>(t, padded, units, squares, sum);
-  if (t.format == Format::kBf16) return UnitKeys<Format::kBf16>(t, padded, units, squares, sum);
-  return UnitKeys<Format::kF16>(t, padded, units, squares, sum);
+void UnitKeys(const KeyTile& t, int64_t padded, float* units, float* squares, float* sum, int16_t* rounded) {
+  if (t.format == Format::kF32) return UnitKeys<Format::kF32>(t, padded, units, squares, sum, rounded);
+  if (t.format == Format::kBf16) return UnitKeys<Format::kBf16>(t, padded, units, squares, sum, rounded);
+  if (t.format == Format::kF8) return UnitKeys<Format::kF8>(t, padded, units, squares, sum, rounded);
+  return UnitKeys<Format::kF16>(t, padded, units, squares, sum, rounded);
 }
 
 void UnitDots(const float* units, int64_t padded, int64_t count, const float* x, float* out) {
@@ -182,10 +188,11 @@ void PairDots(const float* units, int64_t padded, int64_t begin, int64_t end, co
   for (int64_t s = begin; s < end; ++s) out[s] = other[s] < 0 || other[s] == s ? 0 : out[s];
 }
 
-void KeyPanels(const float* units, int64_t padded, int64_t d, float* panels) {
+void KeyPanels(const int16_t* rounded, int64_t padded, int64_t d, uint32_t* panels) {
   const uint8_t* rows[kKeyTileSlots];
-  for (int i = 0; i < kKeyTileSlots; ++i) rows[i] = reinterpret_cast<const uint8_t*>(units + i * padded);
-  WidenKeys<Format::kF32>(rows, kKeyTileSlots, d, panels);
+  for (int i = 0; i < kKeyTileSlots; ++i) rows[i] = reinterpret_cast<const uint8_t*>(rounded + i * padded);
+  // Pairs are moved as what has their size.
+  WidenKeys<Format::kF32>(rows, kKeyTileSlots, (d + 1) / 2, reinterpret_cast<float*>(panels));
 }
 
 // Rows and panels whose products are in registers together, and the columns of these panels.
@@ -210,43 +217,83 @@ struct SimilarColumns {
     if (valid == 0) return 0;
     return before == kKeyTileSlots ? ~uint64_t{0} : ~uint64_t{0} >> (kKeyTileSlots - before - kSimilarColumns);
   }
-  // What a row may be similar to.
+  // What such a row may be similar to.
   CAIRN_SIMD uint32_t Of(int row) const {
     const int skipped = row - before;
-    return skipped <= 0 ? valid : skipped >= kSimilarColumns ? 0 : valid & ~0u << skipped;
+    return valid & ~0u << (skipped > 0 ? skipped : 0);
   }
 
   static constexpr uint64_t kAll = (uint64_t{1} << kSimilarColumns) - 1;
 };
 
-CAIRN_SIMD int LastBit(uint64_t bits) { return 63 - __builtin_clzll(bits); }
+CAIRN_SIMD int LastBit(uint64_t bits) { return 63 ^ __builtin_clzll(bits); }
 
-// The last R of `left` (if there are fewer, the first of them again and again), which are taken out of it. Their
+// The chain of FMAs.
+CAIRN_SIMD bool IsSimilar(const KeyPairs& t, int row, int column) {
+  const float *x = t.row_units + row * t.padded, *y = t.column_units + column * t.padded;
+  float product = 0;
+  for (int64_t i = 0; i < t.head_dim; ++i) product = __builtin_fmaf(x[i], y[i], product);
+  return product > t.threshold;
+}
+
+// Of the columns that a row may be similar to, those that it is, as far as anyone wants to know.
+__attribute__((noinline)) uint32_t WithoutDoubt(const KeyPairs& t, int row, const SimilarColumns& columns,
+                                                uint32_t similar, uint32_t doubtful) {
+  uint32_t sure = similar & ~doubtful;
+  for (uint32_t left = similar & doubtful; left != 0;) {
+    const int column = LastBit(left);
+    left &= ~(1u << column);
+    const bool matters = (columns.open >> column & 1) != 0 || sure >> column == 0;
+    if (matters && IsSimilar(t, row, columns.first + column)) sure |= 1u << column;
+  }
+  return sure;
+}
+
+// The last R of `rows_left` (if there are fewer, the first of them again and again), which are taken out of it. Their
 // products become bits without being stored. Returns the rows that have one.
 template <int R>
-uint64_t SimilarBlock(const float* units, int64_t padded, const float* panels, int64_t d, F32x16 threshold,
-                      uint64_t* left, SimilarColumns* columns, uint64_t* masks) {
+uint64_t SimilarBlock(const KeyPairs& t, uint64_t* rows_left, SimilarColumns* columns, uint64_t* masks) {
   constexpr int P = kSimilarPanels;
-  Rows<R> x;
-  Sums<R, P> sums;
+  const uint32_t* x[R];
+  U32x16 sums[R][P];
   int row[R], last = 0;
+  uint64_t left = *rows_left;
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    if (*left != 0) last = LastBit(*left);
-    *left &= ~(uint64_t{1} << last);
+    if (left != 0) last = LastBit(left);
+    left &= ~(uint64_t{1} << last);
     row[r] = last;
-    x.at[r] = units + row[r] * padded;
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) sums.at[r][p] = Zero();
+    x[r] = reinterpret_cast<const uint32_t*>(t.rows + row[r] * t.padded);
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = SetU32(static_cast<uint32_t>(-t.first_similar));
   }
-  const uint8_t* w = reinterpret_cast<const uint8_t*>(panels + columns->first * d);
-  const int64_t panel_bytes = d * kLanes * sizeof(float);
+  *rows_left = left;
+  const int64_t pairs = (t.head_dim + 1) / 2;
+  const uint32_t* w = t.columns + columns->first * pairs;
 #pragma GCC unroll 2
-  for (int64_t k = 0; k < d; ++k, w += F32Weights::kBytesPerK) Step<F32Weights, R, P>(x, k, w, panel_bytes, sums);
+  for (int64_t k = 0; k < pairs; ++k, w += kLanes) {
+    U32x16 wk[P];
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) wk[p] = LoadU32(w + p * kLanes * pairs);
+    CAIRN_UNROLL for (int r = 0; r < R; ++r) {
+      const U32x16 xk = BroadcastU32(x[r] + k);
+      CAIRN_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = DotI16(sums[r][p], xk, wk[p]);
+    }
+  }
+  const U32x16 doubt = SetU32(t.doubt);
+  U32x16 closest = sums[0][0];
+  CAIRN_UNROLL for (int r = 0; r < R; ++r) {
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) closest = MinU32(closest, sums[r][p]);
+  }
+  const bool has_doubt = MaskAtMostU32(closest, doubt) != 0;
   uint64_t found_rows = 0;
   uint32_t found_columns = 0;
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    uint32_t similar = 0;
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) similar |= MaskGreater(sums.at[r][p], threshold) << (p * kLanes);
-    similar &= columns->Of(row[r]);
+    uint32_t negative = 0;
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) negative |= MaskNegative(sums[r][p]) << (p * kLanes);
+    uint32_t similar = ~negative & columns->Of(row[r]);
+    if (__builtin_expect(has_doubt, false)) {
+      uint32_t doubtful = 0;
+      CAIRN_UNROLL for (int p = 0; p < P; ++p) doubtful |= MaskAtMostU32(sums[r][p], doubt) << (p * kLanes);
+      similar = WithoutDoubt(t, row[r], *columns, similar, doubtful);
+    }
     masks[row[r]] |= static_cast<uint64_t>(similar) << columns->first;
     found_rows |= static_cast<uint64_t>(similar != 0) << row[r];
     found_columns |= similar;
@@ -255,26 +302,18 @@ uint64_t SimilarBlock(const float* units, int64_t padded, const float* panels, i
   return found_rows;
 }
 
-uint64_t SimilarRows(const float* units, int64_t padded, const float* panels, int64_t d, F32x16 threshold,
-                     uint64_t* left, SimilarColumns* columns, uint64_t* masks) {
-  if (__builtin_popcountll(*left) <= kSimilarRows / 2) {
-    return SimilarBlock<kSimilarRows / 2>(units, padded, panels, d, threshold, left, columns, masks);
-  }
-  return SimilarBlock<kSimilarRows>(units, padded, panels, d, threshold, left, columns, masks);
-}
-
 // The last columns and the last rows first: a row or column that has found its last one needs no more, and the rows
 // that are left are looked at side by side.
-uint64_t SimilarKeys(const float* units, int64_t padded, const float* panels, int64_t d, float threshold, uint64_t rows,
-                     uint64_t columns, uint64_t valid, bool above, uint64_t* masks) {
+uint64_t SimilarKeys(const KeyPairs& t, uint64_t* masks) {
   __builtin_memset(masks, 0, kKeyTileSlots * sizeof(uint64_t));
-  const F32x16 bound = Set(threshold);
-  uint64_t found = 0;
+  uint64_t rows = t.searching_rows, found = 0;
   for (int first = kKeyTileSlots - kSimilarColumns; first >= 0; first -= kSimilarColumns) {
-    SimilarColumns some(first, columns, valid, above);
+    SimilarColumns some(first, t.searching_columns, t.valid, t.above);
     uint64_t left = some.PossibleRows();
     while ((left &= some.open != 0 ? ~uint64_t{0} : rows) != 0) {
-      const uint64_t block = SimilarRows(units, padded, panels, d, bound, &left, &some, masks);
+      const bool is_few = __builtin_popcountll(left) <= kSimilarRows / 2;
+      const uint64_t block = is_few ? SimilarBlock<kSimilarRows / 2>(t, &left, &some, masks)
+                                    : SimilarBlock<kSimilarRows>(t, &left, &some, masks);
       rows &= ~block;
       found |= block;
     }

@@ -135,6 +135,34 @@ CAIRN_SIMD __m256i RoundBf16Of8(__m256 a) {
   const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   return _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, is_nan), _mm256_set1_epi32(static_cast<int>(0xffff0000)));
 }
+// Functions of 16-bit and 32-bit integers. Bit i of a mask: a[i] <= b[i]; a[i] < 0.
+CAIRN_SIMD U32x16 SetU32(uint32_t value) {
+  const __m256i v = _mm256_set1_epi32(static_cast<int>(value));
+  return {v, v};
+}
+CAIRN_SIMD U32x16 MinU32(U32x16 a, U32x16 b) { return {_mm256_min_epu32(a.lo, b.lo), _mm256_min_epu32(a.hi, b.hi)}; }
+CAIRN_SIMD uint32_t MaskNegative(U32x16 a) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(a.lo))) |
+         static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(a.hi))) << 8;
+}
+CAIRN_SIMD uint32_t MaskAtMostU32(U32x16 a, U32x16 b) {
+  const U32x16 least = MinU32(a, b);
+  return MaskNegative({_mm256_cmpeq_epi32(least.lo, a.lo), _mm256_cmpeq_epi32(least.hi, a.hi)});
+}
+// sum + the products of the two 16-bit integers in each lane.
+CAIRN_SIMD U32x16 DotI16(U32x16 sum, U32x16 x, U32x16 w) {
+  return {_mm256_add_epi32(sum.lo, _mm256_madd_epi16(x.lo, w.lo)),
+          _mm256_add_epi32(sum.hi, _mm256_madd_epi16(x.hi, w.hi))};
+}
+// To the nearest integers, as far as 16 bits reach; NaN to zero.
+CAIRN_SIMD void StoreI16(int16_t* p, F32x16 a) {
+  const auto integers = [](__m256 v) __attribute__((always_inline)) {
+    return _mm256_cvtps_epi32(_mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q)));
+  };
+  const __m256i packed = _mm256_packs_epi32(integers(a.lo), integers(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+}
+
 CAIRN_SIMD U32x16 RoundBf16(F32x16 a) { return {RoundBf16Of8(a.lo), RoundBf16Of8(a.hi)}; }
 CAIRN_SIMD F32x16 AsF32(U32x16 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
 // Sixteen bf16 from the high halves.

@@ -77,6 +77,24 @@ CAIRN_SIMD F32x16 LoadI8(const uint8_t* p) {
 CAIRN_SIMD F32x16 WidenF8(__m128i codes) { return Mul({_mm512_cvtph_ps(F16BitsOfF8(codes))}, Set(256)); }
 CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) { return WidenF8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
+// The functions of 16-bit and 32-bit integers.
+CAIRN_SIMD U32x16 SetU32(uint32_t value) { return {_mm512_set1_epi32(static_cast<int>(value))}; }
+CAIRN_SIMD U32x16 MinU32(U32x16 a, U32x16 b) { return {_mm512_min_epu32(a.v, b.v)}; }
+CAIRN_SIMD uint32_t MaskAtMostU32(U32x16 a, U32x16 b) { return _mm512_cmple_epu32_mask(a.v, b.v); }
+CAIRN_SIMD uint32_t MaskNegative(U32x16 a) { return _mm512_movepi32_mask(a.v); }
+CAIRN_SIMD U32x16 DotI16(U32x16 sum, U32x16 x, U32x16 w) {
+#ifdef __AVX512VNNI__
+  return {_mm512_dpwssd_epi32(sum.v, x.v, w.v)};
+#else
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(x.v, w.v))};
+#endif
+}
+CAIRN_SIMD void StoreI16(int16_t* p, F32x16 a) {
+  const __mmask16 is_number = _mm512_cmp_ps_mask(a.v, a.v, _CMP_ORD_Q);
+  const __m512i integers = _mm512_maskz_cvtps_epi32(is_number, a.v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(integers));
+}
+
 CAIRN_SIMD U32x16 RoundBf16(F32x16 a) {
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
