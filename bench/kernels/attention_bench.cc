@@ -46,16 +46,14 @@ struct Case {
   int64_t batch;
   int32_t slots, rows;
 };
-constexpr Case kCases[] = {{"decode/batch:1/slots:1024", 1, 1024, 1},
-                           {"decode/batch:1/slots:16384", 1, 16384, 1},
-                           {"decode/batch:32/slots:1024", 32, 1024, 1},
-                           {"prefill/rows:512", 1, 512, 512},
-                           {"prefill/rows:512/slots:8192", 1, 8192, 512}};
+constexpr Case kCases[] = {{"decode/batch:1/slots:1024", 1, 1024, 1},   {"decode/batch:1/slots:16384", 1, 16384, 1},
+                           {"decode/batch:32/slots:1024", 32, 1024, 1}, {"decode/batch:8/slots:4096", 8, 4096, 1},
+                           {"prefill/rows:512", 1, 512, 512},           {"prefill/rows:512/slots:8192", 1, 8192, 512}};
 
 [[maybe_unused]] const bool kRegistered = [] {
   for (const Heads& heads : kHeads) {
     for (const Case& c : kCases) {
-      for (DType cache : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      for (DType cache : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8E4M3}) {
         const std::string name = "Attention/" + std::string(heads.name) + "/" + DTypeName(cache) + "/" + c.name;
         benchmark::RegisterBenchmark(name.c_str(), BenchAttention, heads, c.batch, c.slots, c.rows, cache);
       }
@@ -83,6 +81,7 @@ void BenchKvAppend(benchmark::State& state, DType cache) {
   });
 }
 BENCHMARK_CAPTURE(BenchKvAppend, bfloat16, DType::kBFloat16)->Arg(1)->Arg(512);
+BENCHMARK_CAPTURE(BenchKvAppend, float8_e4m3, DType::kFloat8E4M3)->Arg(1)->Arg(512);
 BENCHMARK_CAPTURE(BenchKvAppend, float32, DType::kFloat32)->Arg(1)->Arg(512);
 
 }  // namespace

@@ -13,12 +13,11 @@ struct WarpSums {  // of one warp, in shared memory
   float weighted[kVectors][D];
 };
 
-template <int D, typename T>
+template <int D, typename T, typename C>
 __global__ void __launch_bounds__(kTileThreads) DecodeKernel(AttentionParams<T> p) {
-  CAIRN_DYNAMIC_SHARED(T, shared);  // two stages of keys and of values; at the end, the warps' sums
+  CAIRN_DYNAMIC_SHARED(T, shared);  // keys and values; at the end, the warps' sums
   CAIRN_SHARED_ALIGNED(16, T, queries, [kVectors * kTileStride<D>]);
-  T* const keys = shared;
-  T* const values = keys + 2 * kTileElements<D>;
+  const TileStages<D, T, C> tile_stages(shared);
   const WorkItem item = p.items[blockIdx.x];
   const PagedSequence s = p.step.sequences[item.sequence];
   const int32_t kv_head = static_cast<int32_t>(blockIdx.y);
@@ -28,7 +27,7 @@ __global__ void __launch_bounds__(kTileThreads) DecodeKernel(AttentionParams<T> 
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
 
   const int32_t tiles = (end - begin + kTileSlots - 1) / kTileSlots;
-  FetchTile<D>(p.step, s, kv_head, begin, end, keys, values);
+  tile_stages.Fetch(p.step, s, kv_head, begin, end, 0);
   const T* row = p.q.row(item.row) + kv_head * p.group * D;
   for (int i = thread; i < kVectors * D; i += kTileThreads) {
     queries[i / D * kTileStride<D> + i % D] = i / D < p.group ? row[i] : FromFloat<T>(0);
@@ -42,16 +41,15 @@ __global__ void __launch_bounds__(kTileThreads) DecodeKernel(AttentionParams<T> 
   for (int32_t tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2, first = begin + tile * kTileSlots;
     if (tile + 1 < tiles) {
-      const int next = (stage ^ 1) * kTileElements<D>;
-      FetchTile<D>(p.step, s, kv_head, first + kTileSlots, end, keys + next, values + next);
+      tile_stages.Fetch(p.step, s, kv_head, first + kTileSlots, end, stage ^ 1);
       CopyAsyncWait<1>();
     } else {
       CopyAsyncWait<0>();
     }
     __syncthreads();
-    const int own = stage * kTileElements<D> + warp * 16 * kTileStride<D>;
+    const int own = tile_stages.Rows(stage) + warp * 16 * kTileStride<D>;
     float scores[2][4];
-    Scores<D>(q, keys + own, scores);
+    Scores<D>(q, tile_stages.keys + own, scores);
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -63,7 +61,7 @@ __global__ void __launch_bounds__(kTileThreads) DecodeKernel(AttentionParams<T> 
       }
     }
     state.Update(scores);
-    AddWeighted<D>(scores, values + own, state.weighted);
+    AddWeighted<D>(scores, tile_stages.values + own, state.weighted);
     __syncthreads();  // before the stage is fetched into again, or the sums are laid over it
   }
   state.Finish();
@@ -103,22 +101,28 @@ __global__ void __launch_bounds__(kTileThreads) DecodeKernel(AttentionParams<T> 
   }
 }
 
-template <int D, typename T>
+template <int D, typename T, typename C>
 void LaunchDecodeOf(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  constexpr size_t kStages = 4 * kTileElements<D> * sizeof(T), kSums = kTileWarps * sizeof(WarpSums<D>);
+  constexpr size_t kStages = TileStages<D, T, C>::kBytes, kSums = kTileWarps * sizeof(WarpSums<D>);
   static_assert(kSums <= kStages);
   const LaunchShape shape = {dim3(items, static_cast<unsigned>(p.step.kv_heads), static_cast<unsigned>(p.spans)),
                              kTileThreads, kStages};
-  CAIRN_LAUNCH((DecodeKernel<D, T>), stream, shape, p);
+  CAIRN_LAUNCH((DecodeKernel<D, T, C>), stream, shape, p);
+}
+
+template <typename C, typename T>
+void LaunchDecodeFrom(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
+  if (p.step.head_dim == 64) return LaunchDecodeOf<64, T, C>(p, items, stream);
+  CAIRN_CHECK(p.step.head_dim == 128);
+  LaunchDecodeOf<128, T, C>(p, items, stream);
 }
 
 }  // namespace
 
 template <typename T>
 void LaunchDecode(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  if (p.step.head_dim == 64) return LaunchDecodeOf<64>(p, items, stream);
-  CAIRN_CHECK(p.step.head_dim == 128);
-  LaunchDecodeOf<128>(p, items, stream);
+  if (p.step.dtype == DType::kFloat8E4M3) return LaunchDecodeFrom<__nv_fp8_e4m3>(p, items, stream);
+  LaunchDecodeFrom<T>(p, items, stream);
 }
 
 template void LaunchDecode<__nv_bfloat16>(const AttentionParams<__nv_bfloat16>&, unsigned, cudaStream_t);

@@ -24,12 +24,11 @@ __device__ __forceinline__ Vector VectorAt(const AttentionParams<T>& p, const Wo
   return v;
 }
 
-template <int D, typename T>
+template <int D, typename T, typename C>
 __global__ void __launch_bounds__(kTileThreads) PrefillKernel(AttentionParams<T> p) {
-  CAIRN_DYNAMIC_SHARED(T, shared);  // queries, then two stages of keys and of values
+  CAIRN_DYNAMIC_SHARED(T, shared);  // queries, then keys and values
   T* const queries = shared;
-  T* const keys = queries + kTileElements<D>;
-  T* const values = keys + 2 * kTileElements<D>;
+  const TileStages<D, T, C> tile_stages(queries + kTileElements<D>);
   const WorkItem item = p.items[blockIdx.x];
   const PagedSequence s = p.step.sequences[item.sequence];
   const int32_t kv_head = static_cast<int32_t>(blockIdx.y);
@@ -41,7 +40,7 @@ __global__ void __launch_bounds__(kTileThreads) PrefillKernel(AttentionParams<T>
   }
   const int32_t last_row = min(item.row + kVectors / p.group, s.row_begin + s.num_rows) - 1;
   const int32_t end = PagedStep::SlotOf(s, last_row) + 1, tiles = (end + kTileSlots - 1) / kTileSlots;
-  FetchTile<D>(p.step, s, kv_head, 0, end, keys, values);
+  tile_stages.Fetch(p.step, s, kv_head, 0, end, 0);
   __syncthreads();
   unsigned q[D / 16][4];
   LoadQueries<D>(queries + warp * 16 * kTileStride<D>, q);
@@ -52,15 +51,15 @@ __global__ void __launch_bounds__(kTileThreads) PrefillKernel(AttentionParams<T>
   for (int32_t tile = 0; tile < tiles; ++tile) {
     const int stage = tile % 2, begin = tile * kTileSlots;
     if (tile + 1 < tiles) {
-      const int next = (stage ^ 1) * kTileElements<D>;
-      FetchTile<D>(p.step, s, kv_head, begin + kTileSlots, end, keys + next, values + next);
+      tile_stages.Fetch(p.step, s, kv_head, begin + kTileSlots, end, stage ^ 1);
       CopyAsyncWait<1>();
     } else {
       CopyAsyncWait<0>();
     }
     __syncthreads();
-    const T* k = keys + stage * kTileElements<D>;
-    const T* v = values + stage * kTileElements<D>;
+    const int rows = tile_stages.Rows(stage);
+    const T* k = tile_stages.keys + rows;
+    const T* v = tile_stages.values + rows;
     float scores[kTileSlots / 8][4];
 #pragma unroll
     for (int n = 0; n < kTileSlots / 16; ++n) {
@@ -103,20 +102,26 @@ __global__ void __launch_bounds__(kTileThreads) PrefillKernel(AttentionParams<T>
   }
 }
 
-template <int D, typename T>
+template <int D, typename T, typename C>
 void LaunchPrefillOf(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
   const LaunchShape shape = {dim3(items, static_cast<unsigned>(p.step.kv_heads)), kTileThreads,
-                             5 * kTileElements<D> * sizeof(T)};
-  CAIRN_LAUNCH((PrefillKernel<D, T>), stream, shape, p);
+                             kTileElements<D> * sizeof(T) + TileStages<D, T, C>::kBytes};
+  CAIRN_LAUNCH((PrefillKernel<D, T, C>), stream, shape, p);
+}
+
+template <typename C, typename T>
+void LaunchPrefillFrom(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
+  if (p.step.head_dim == 64) return LaunchPrefillOf<64, T, C>(p, items, stream);
+  CAIRN_CHECK(p.step.head_dim == 128);
+  LaunchPrefillOf<128, T, C>(p, items, stream);
 }
 
 }  // namespace
 
 template <typename T>
 void LaunchPrefill(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  if (p.step.head_dim == 64) return LaunchPrefillOf<64>(p, items, stream);
-  CAIRN_CHECK(p.step.head_dim == 128);
-  LaunchPrefillOf<128>(p, items, stream);
+  if (p.step.dtype == DType::kFloat8E4M3) return LaunchPrefillFrom<__nv_fp8_e4m3>(p, items, stream);
+  LaunchPrefillFrom<T>(p, items, stream);
 }
 
 template void LaunchPrefill<__nv_bfloat16>(const AttentionParams<__nv_bfloat16>&, unsigned, cudaStream_t);

@@ -72,7 +72,8 @@ void Attend(Context& context, const Tensor& q, const Tensor& positions, absl::Sp
   p.window = sliding_window;
   p.scale = 1.0f / std::sqrt(static_cast<float>(p.step.head_dim));
   if constexpr (sizeof(T) == 2) {
-    if (q.dtype() == p.step.dtype && HasTiles(p.step.head_dim) && p.group <= kPrefillVectors) {
+    const bool fits = q.dtype() == p.step.dtype || p.step.dtype == DType::kFloat8E4M3;
+    if (fits && HasTiles(p.step.head_dim) && p.group <= kPrefillVectors) {
       return AttendByTiles(context, p, sequences);
     }
   }

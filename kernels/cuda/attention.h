@@ -36,9 +36,10 @@ struct AttentionParams {
 template <typename T>
 void LaunchAttendRows(const AttentionParams<T>& params, unsigned items, cudaStream_t stream);
 
-// The same on tensor cores, for 16-bit types and the head sizes of HasTiles. Decode takes items of one row each, and at
-// most 16 query heads a KV head. Prefill takes items of 64 / group rows and writes the outputs itself. An invisible
-// slot has no weight there, but a value of infinity in it spoils the rows that share its tile.
+// The same on tensor cores, for 16-bit types (over a cache of that type or of E4M3) and the head sizes of HasTiles.
+// Decode takes items of one row each, and at most 16 query heads a KV head. Prefill takes items of 64 / group rows and
+// writes the outputs itself. An invisible slot has no weight there, but a value of infinity in it spoils the rows that
+// share its tile.
 template <typename T>
 void LaunchDecode(const AttentionParams<T>& params, unsigned items, cudaStream_t stream);
 template <typename T>

@@ -31,24 +31,61 @@ struct Searcher {
   }
 };
 
+// The block's own keys and two stages of others in shared memory; codes as in TileStages.
+template <int D, typename T, typename C>
+struct KeyStages {
+  static constexpr size_t kBytes =
+      (kIsCode<C> ? 2 : 3) * kTileElements<D> * sizeof(T) + (kIsCode<C> ? 3 * kCachedElements<D, C> : 0) * sizeof(C);
+  T *own, *others;
+  C *cached_own, *cached_others;
+
+  __device__ __forceinline__ explicit KeyStages(T* memory) : own(memory), others(memory + kTileElements<D>) {
+    if constexpr (kIsCode<C>) {
+      cached_own = reinterpret_cast<C*>(others + kTileElements<D>);
+      cached_others = cached_own + kCachedElements<D, C>;
+    } else {
+      cached_own = own;
+      cached_others = others;
+    }
+  }
+  __device__ __forceinline__ C* cached(int stage) const { return cached_others + stage * kCachedElements<D, C>; }
+  // Of keys that have arrived for every thread.
+  __device__ __forceinline__ void WidenOwn() const {
+    if constexpr (kIsCode<C>) {
+      WidenTile<D>(cached_own, own);
+      __syncthreads();
+    }
+  }
+  __device__ __forceinline__ const T* Keys(int stage) const {
+    if constexpr (kIsCode<C>) {
+      WidenTile<D>(cached(stage), others);
+      __syncthreads();
+      return others;
+    } else {
+      return cached(stage);
+    }
+  }
+};
+
 // On tensor cores, block (64 keys, head): four warps of 16 rows against 64 columns at a time, the next ones on their
 // way meanwhile.
-template <int D, typename T>
+template <int D, typename T, typename C>
 __global__ void __launch_bounds__(kTileThreads) NewestTilesKernel(KeyParams p) {
-  CAIRN_DYNAMIC_SHARED(T, rows);  // the block's own keys, then two stages of others
+  CAIRN_DYNAMIC_SHARED(T, rows);  // the block's own keys, then others
   CAIRN_SHARED(int32_t, known, [kTileSlots]);
-  T* const keys = rows + kTileElements<D>;
+  const KeyStages<D, T, C> stages(rows);
   const PagedSequence s = p.step.sequences[0];
   const int32_t head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.x) * kTileSlots;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
   const float* factors = p.factors + p.At(head, 0);
 
   int32_t begin = p.stride - kTileSlots;
-  FetchKeys<D>(p.step, s, head, first, p.n, rows);
-  FetchKeys<D>(p.step, s, head, begin, p.n, keys);
+  FetchKeys<D>(p.step, s, head, first, p.n, stages.cached_own);
+  FetchKeys<D>(p.step, s, head, begin, p.n, stages.cached(0));
   if (thread < kTileSlots && first + thread < p.n) known[thread] = p.Recall(s, head, first + thread);
   CopyAsyncWait<1>();
   __syncthreads();
+  stages.WidenOwn();
   unsigned own[D / 16][4];
   LoadQueries<D>(rows + warp * 16 * kTileStride<D>, own);
   Searcher row[2];  // of this lane, and of three more
@@ -64,8 +101,8 @@ __global__ void __launch_bounds__(kTileThreads) NewestTilesKernel(KeyParams p) {
     CopyAsyncWait<0>();
     // The columns have arrived, and those before have been read.
     if (__syncthreads_or(row[0].Searches(end, is_old) || row[1].Searches(end, is_old)) == 0) break;
-    if (begin > 0) FetchKeys<D>(p.step, s, head, begin - kTileSlots, p.n, keys + (stage ^ 1) * kTileElements<D>);
-    const T* k = keys + stage * kTileElements<D>;
+    if (begin > 0) FetchKeys<D>(p.step, s, head, begin - kTileSlots, p.n, stages.cached(stage ^ 1));
+    const T* k = stages.Keys(stage);
 #pragma unroll
     for (int n = 0; n < kTileSlots / 16; ++n) {
       float dots[2][4];
@@ -143,11 +180,11 @@ __global__ void __launch_bounds__(kPlainThreads) NewestRowsKernel(KeyParams p) {
   }
 }
 
-template <int D, typename T>
+template <int D, typename T, typename C = T>
 void LaunchTiles(const KeyParams& p, cudaStream_t stream) {
   const LaunchShape shape = {dim3(static_cast<unsigned>(p.stride / kTileSlots), static_cast<unsigned>(p.step.kv_heads)),
-                             kTileThreads, 3 * kTileElements<D> * sizeof(T)};
-  CAIRN_LAUNCH((NewestTilesKernel<D, T>), stream, shape, p);
+                             kTileThreads, KeyStages<D, T, C>::kBytes};
+  CAIRN_LAUNCH((NewestTilesKernel<D, T, C>), stream, shape, p);
 }
 
 }  // namespace
@@ -159,6 +196,10 @@ void LaunchFindNewest(const KeyParams& p, cudaStream_t stream) {
   }
   if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kFloat16) {
     return is_64 ? LaunchTiles<64, __half>(p, stream) : LaunchTiles<128, __half>(p, stream);
+  }
+  if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kFloat8E4M3) {
+    return is_64 ? LaunchTiles<64, __half, __nv_fp8_e4m3>(p, stream)
+                 : LaunchTiles<128, __half, __nv_fp8_e4m3>(p, stream);
   }
   const size_t d = static_cast<size_t>(p.step.head_dim);
   const LaunchShape shape = {dim3(Blocks(p.n, kPlainRows), static_cast<unsigned>(p.step.kv_heads)), kPlainThreads,

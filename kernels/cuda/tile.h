@@ -38,38 +38,111 @@ __device__ __forceinline__ unsigned Pair(float low, float high, __half) {
   return *reinterpret_cast<const unsigned*>(&pair);
 }
 
+// Two E4M3 codes as numbers of these types, which hold them exactly; low half first.
+__device__ __forceinline__ unsigned WidenPair(unsigned codes, __half) {
+  const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes), __NV_E4M3);
+  return pair.x | static_cast<unsigned>(pair.y) << 16;
+}
+__device__ __forceinline__ unsigned WidenPair(unsigned codes, __nv_bfloat16) {
+  const float2 pair =
+      __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes), __NV_E4M3)));
+  return Pair(pair.x, pair.y, __nv_bfloat16());
+}
+
+// What the cache holds, C: the type T that is multiplied, or E4M3. Codes wait as they come, without gaps, until they
+// are widened.
+template <typename C>
+inline constexpr bool kIsCode = sizeof(C) == 1;
+template <int D, typename C>
+inline constexpr int kCachedStride = kIsCode<C> ? D : kTileStride<D>;
+template <int D, typename C>
+inline constexpr int kCachedElements = kTileSlots* kCachedStride<D, C>;
+
 // Starts the copy of slots [begin, begin + 64) of one head, zeros from `end` on, as one group.
-template <int D, typename T>
+template <int D, typename C>
 __device__ __forceinline__ void FetchTile(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
-                                          int32_t end, T* k, T* v) {
-  constexpr int kPieces = D / 8;  // of 16 bytes
+                                          int32_t end, C* k, C* v) {
+  constexpr int kPiece = 16 / static_cast<int>(sizeof(C)), kPieces = D / kPiece;  // of 16 bytes
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < kTileSlots * kPieces; i += kTileThreads) {
-    const int32_t row = i / kPieces, column = i % kPieces * 8, slot = begin + row;
+    const int32_t row = i / kPieces, column = i % kPieces * kPiece, slot = begin + row;
     const bool valid = slot < end;
     const uint8_t* block = valid ? step.Block(s, slot) : s.pool;
-    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(T)) : 0;
-    CopyAsync16(k + row * kTileStride<D> + column, block + at, valid);
-    CopyAsync16(v + row * kTileStride<D> + column, block + step.v_offset + at, valid);
+    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(C)) : 0;
+    CopyAsync16(k + row * kCachedStride<D, C> + column, block + at, valid);
+    CopyAsync16(v + row * kCachedStride<D, C> + column, block + step.v_offset + at, valid);
   }
   CopyAsyncCommit();
 }
 
 // The same for keys alone.
-template <int D, typename T>
+template <int D, typename C>
 __device__ __forceinline__ void FetchKeys(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
-                                          int32_t end, T* k) {
-  constexpr int kPieces = D / 8;
+                                          int32_t end, C* k) {
+  constexpr int kPiece = 16 / static_cast<int>(sizeof(C)), kPieces = D / kPiece;
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < kTileSlots * kPieces; i += kTileThreads) {
-    const int32_t row = i / kPieces, column = i % kPieces * 8, slot = begin + row;
+    const int32_t row = i / kPieces, column = i % kPieces * kPiece, slot = begin + row;
     const bool valid = slot < end;
     const uint8_t* block = valid ? step.Block(s, slot) : s.pool;
-    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(T)) : 0;
-    CopyAsync16(k + row * kTileStride<D> + column, block + at, valid);
+    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(C)) : 0;
+    CopyAsync16(k + row * kCachedStride<D, C> + column, block + at, valid);
   }
   CopyAsyncCommit();
 }
+
+// A tile of codes that has arrived to rows of T, sixteen numbers a thread at a time.
+template <int D, typename T>
+__device__ __forceinline__ void WidenTile(const __nv_fp8_e4m3* codes, T* rows) {
+  constexpr int kPieces = D / 16;
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < kTileSlots * kPieces; i += kTileThreads) {
+    const int row = i / kPieces, column = i % kPieces * 16;
+    const uint4 piece = *reinterpret_cast<const uint4*>(codes + row * D + column);
+    uint4* const to = reinterpret_cast<uint4*>(rows + row * kTileStride<D> + column);
+    to[0] = make_uint4(WidenPair(piece.x & 0xffff, T()), WidenPair(piece.x >> 16, T()),
+                       WidenPair(piece.y & 0xffff, T()), WidenPair(piece.y >> 16, T()));
+    to[1] = make_uint4(WidenPair(piece.z & 0xffff, T()), WidenPair(piece.z >> 16, T()),
+                       WidenPair(piece.w & 0xffff, T()), WidenPair(piece.w >> 16, T()));
+  }
+}
+
+// Keys and values in shared memory: two stages of them, one being worked on while the other is on its way. Of codes
+// both stages wait as codes, and the one that is worked on is widened.
+template <int D, typename T, typename C>
+struct TileStages {
+  static constexpr int kRows = (kIsCode<C> ? 1 : 2) * kTileElements<D>;  // of keys, and of values
+  static constexpr size_t kBytes =
+      2 * kRows * sizeof(T) + (kIsCode<C> ? 4 * kCachedElements<D, C> * sizeof(C) : size_t{0});
+  T *keys, *values;
+  C *cached_keys, *cached_values;
+
+  __device__ __forceinline__ explicit TileStages(T* memory) : keys(memory), values(memory + kRows) {
+    if constexpr (kIsCode<C>) {
+      cached_keys = reinterpret_cast<C*>(values + kRows);
+      cached_values = cached_keys + 2 * kCachedElements<D, C>;
+    } else {
+      cached_keys = keys;
+      cached_values = values;
+    }
+  }
+  __device__ __forceinline__ void Fetch(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
+                                        int32_t end, int stage) const {
+    const int at = stage * kCachedElements<D, C>;
+    FetchTile<D>(step, s, head, begin, end, cached_keys + at, cached_values + at);
+  }
+  // Of a stage that has arrived for every thread: where its rows begin in `keys` and `values`.
+  __device__ __forceinline__ int Rows(int stage) const {
+    if constexpr (kIsCode<C>) {
+      WidenTile<D>(cached_keys + stage * kCachedElements<D, C>, keys);
+      WidenTile<D>(cached_values + stage * kCachedElements<D, C>, values);
+      __syncthreads();
+      return 0;
+    } else {
+      return stage * kTileElements<D>;
+    }
+  }
+};
 
 // The fragments of a warp's 16 query vectors, from rows in shared memory.
 template <int D, typename T>

@@ -94,6 +94,39 @@ TEST(GpuEngineTest, Int8IsRefused) {
   }
 }
 
+// --- Keys and values in 8 bits ---
+
+// The same codes on both: in float32 the CPU's tokens, with the full cache and with a compressed one, over every kind
+// of sharding; decode steps recorded or not, the same bits.
+TEST(GpuEngineTest, CacheInFloat8GivesTheCpusTokens) {
+  std::vector<Request> requests = MixedRequests();
+  for (Request& request : requests) request.sampling.temperature = 0;
+  for (const char* policy : {"none", "rkv"}) {
+    EngineOptions options = GpuOptions("llama3");
+    options.kv_cache_dtype = "fp8";
+    options.compression.algorithm = policy;
+    options.compression.budget = 16;
+    options.compression.buffer = 8;
+    options.device = "cpu";
+    const HarnessResult cpu = Answer(options, requests);
+    options.device = "cuda";
+    for (const ParallelSizes sizes :
+         {ParallelSizes{1, 1, 1}, ParallelSizes{2, 1, 1}, ParallelSizes{1, 2, 1}, ParallelSizes{2, 2, 1}}) {
+      options.parallel = sizes;
+      const HarnessResult gpu = Answer(options, requests);
+      for (const auto& [id, output] : cpu.outputs) {
+        EXPECT_EQ(output.completions[0].token_ids, gpu.outputs.at(id).completions[0].token_ids)
+            << policy << " " << id << " tp " << sizes.tp << " pp " << sizes.pp;
+      }
+      if (sizes.tp > 1) continue;  // these record nothing
+      EXPECT_GT(gpu.stats.replayed_steps, 0);
+      EngineOptions eager = options;
+      eager.enforce_eager = true;
+      ExpectSameBits(Answer(eager, requests), gpu);
+    }
+  }
+}
+
 // --- Sampling ---
 
 // Rows of every kind beside each other: greedy and plain ones, whose logits stay where they are, and such as need them

@@ -230,7 +230,7 @@ TEST_P(KvScoresTest, WindowAttentionMatchesTheFormula) {
   });
 }
 
-// Keys in E4M3 are what their codes mean: the same bits as over a float32 cache of these numbers.
+// Keys in E4M3 are what their codes mean: the same bits as over a float16 cache of these numbers.
 TEST_P(KvScoresTest, ACodeIsTheNumberThatItMeans) {
   auto c = context(3);
   int turn = 0;
@@ -239,7 +239,7 @@ TEST_P(KvScoresTest, ACodeIsTheNumberThatItMeans) {
     SCOPED_TRACE(testing::Message() << shape.kv_heads << " x " << shape.group << " heads of " << shape.d);
     Random of_codes(15), of_numbers(15);
     Layer codes(of_codes, *c, shape, DType::kFloat8E4M3, 6, 0.6f, true);
-    Layer numbers(of_numbers, *c, shape, DType::kFloat32, 6, 0.6f, true);
+    Layer numbers(of_numbers, *c, shape, DType::kFloat16, 6, 0.6f, true);
     for (int64_t i = 0; i < shape.n; ++i) {
       for (int64_t j = 0; j < codes.keys().columns(); ++j) {
         if (i == 2) codes.keys().at(i, j) *= 1e-3f;  // some below 2^-10, which become zero
