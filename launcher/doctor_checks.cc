@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/cache/cache_size.h"
@@ -140,20 +141,24 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
 }
 
 int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCoordinates& at,
-                    const ParallelSizes& sizes, DType compute, Quantization quantization) {
+                    const ParallelSizes& sizes, DType compute, Quantization quantization, Device device) {
   const HeadShard heads = *ShardHeads(config.num_heads, config.num_kv_heads, sizes.tp, at.tp);
   const bool first = at.pp == 0, last = at.pp == sizes.pp - 1;
   const int64_t table = VocabShard(config.vocab_size, sizes.tp, at.tp).size() * config.hidden_size;
-  const int64_t packed = static_cast<int64_t>(DTypeSize(PackedTypeFor(config.dtype, compute, Device())));
+  const int64_t packed = static_cast<int64_t>(DTypeSize(PackedTypeFor(config.dtype, compute, device)));
+  // Norms are kept in float32; biases as activations are, but for those that are added to a sum over ranks.
+  const int64_t bias = device.is_cpu() ? 4 : static_cast<int64_t>(DTypeSize(compute));
   int64_t bytes = 0;
   for (const TensorSpec& spec : ExpectedTensors(config)) {
     int64_t layer = -1;
     if (std::sscanf(spec.name.c_str(), "model.layers.%ld.", &layer) == 1) {
       if (layer < layers.begin || layer >= layers.end) continue;
-      // Vectors (norms, biases) are kept in float32.
       const int64_t elements = ShardElements(spec, config, heads, sizes.tp);
       if (spec.shape.size() == 1) {
-        bytes += elements * 4;
+        const bool is_bias = absl::EndsWith(spec.name, ".bias");
+        const bool is_summed =
+            sizes.tp > 1 && (absl::StrContains(spec.name, "o_proj") || absl::StrContains(spec.name, "down_proj"));
+        bytes += elements * (is_bias && !is_summed ? bias : 4);
       } else if (quantization != Quantization::kNone || config.float8_weights) {  // and a scale for each row
         bytes += elements + 4 * (IsRowParallel(spec) ? spec.shape[0] : elements / spec.shape[1]);
       } else {

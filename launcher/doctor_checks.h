@@ -27,9 +27,9 @@ std::vector<Finding> CheckModelFiles(const EngineOptions& options, std::optional
 // Whether the shape divides over tp, and the layers over pp. `stages` as the engine would have them.
 std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig& config, std::vector<Range>& stages);
 
-// Bytes of weights that the engine keeps on the rank at `at`.
+// Bytes of weights that the engine keeps on the rank at `at`, on a device of that kind.
 int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCoordinates& at,
-                    const ParallelSizes& sizes, DType compute, Quantization quantization);
+                    const ParallelSizes& sizes, DType compute, Quantization quantization, Device device = {});
 
 // Weights and the cache of one sequence of the longest length, against this rank's share of `available_bytes`.
 std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig& config, const Range& layers,

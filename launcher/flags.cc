@@ -49,8 +49,10 @@ ABSL_FLAG(bool, enforce_eager, cairn::EngineOptions().enforce_eager,
           "on a GPU: no CUDA graphs, every decode step's kernels are launched one by one");
 ABSL_FLAG(int32_t, block_size, cairn::EngineOptions().block_size, "tokens in a KV block");
 
-ABSL_FLAG(cairn::ByteSize, rank_memory_bytes, {0},
-          "memory of each rank, such as 80GiB; 0 is this machine's free memory over all ranks");
+ABSL_FLAG(
+    cairn::ByteSize, rank_memory_bytes, {0},
+    "memory of each rank, with --device=cuda of its GPU, such as 80GiB; 0: the GPU's here, or this host's free memory "
+    "over all ranks");
 
 ABSL_FLAG(std::string, kv_compression, cairn::CompressionConfig().algorithm,
           "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff or gkv: docs/compression.md");

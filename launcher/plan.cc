@@ -1,6 +1,7 @@
 // cairn plan: what a model takes and how many sequences it runs on given ranks, without weights and without ranks.
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "engine/config/model_config_reader.h"
 #include "engine/host_resources.h"
 #include "engine/rank_setup.h"
+#include "engine/runner/model_runner.h"
+#include "kernels/core/context.h"
 #include "kernels/core/status_macros.h"
 #include "launcher/byte_size.h"
 #include "launcher/doctor_checks.h"
@@ -34,6 +37,7 @@ using nlohmann::ordered_json;
 struct StagePlan {
   Range layers;
   int64_t weight_bytes = 0, kv_bytes = 0, ring_bytes = 0, num_blocks = 0, block_bytes = 0;
+  int64_t activation_bytes = 0;                    // on a GPU
   int64_t full_blocks = 0, compressed_blocks = 0;  // of one sequence
   int32_t first_budget = 0, last_budget = 0;
 
@@ -48,6 +52,7 @@ struct Plan {
   EngineOptions options;
   ModelConfig config;
   int64_t max_length = 0, rank_memory = 0;
+  bool on_gpus = false;
   std::vector<StagePlan> stages;
   size_t tightest_full = 0, tightest_compressed = 0;
 };
@@ -58,6 +63,19 @@ absl::StatusOr<ModelConfig> ReadShape(const EngineOptions& options) {
   return checkpoint ? ReadModelConfig(options.model) : ReadModelConfigYaml(options.model);
 }
 
+// Of a rank: what --rank-memory-bytes says; else of the GPU here, or of the host.
+absl::StatusOr<int64_t> RankMemory(const EngineOptions& options, bool on_gpus, DType dtype) {
+  const int64_t said = absl::GetFlag(FLAGS_rank_memory_bytes).bytes;
+  if (said > 0) return said;
+  if (!on_gpus) return AvailableMemory() / options.parallel.world();
+  if (Context::NumCudaDevices() == 0) {
+    return absl::FailedPreconditionError(
+        "--device=cuda: no GPU is seen here; say what memory each has, such as --rank-memory-bytes=80GiB");
+  }
+  CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Context> gpu, Context::Cuda(0, dtype));
+  return gpu->device_memory().total_bytes;
+}
+
 absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
   Plan plan;
   plan.options = options;
@@ -66,8 +84,8 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
   CAIRN_ASSIGN_OR_RETURN(const Quantization quantization, ParseQuantization(options.quantization));
   const ParallelSizes& sizes = options.parallel;
   plan.max_length = options.max_model_len > 0 ? options.max_model_len : plan.config.max_position_embeddings;
-  plan.rank_memory = absl::GetFlag(FLAGS_rank_memory_bytes).bytes;
-  if (plan.rank_memory == 0) plan.rank_memory = AvailableMemory() / sizes.world();
+  plan.on_gpus = options.device == "cuda" || (options.device == "auto" && Context::NumCudaDevices() > 0);
+  CAIRN_ASSIGN_OR_RETURN(plan.rank_memory, RankMemory(options, plan.on_gpus, dtype));
   CAIRN_RETURN_IF_ERROR(
       CheckTensorParallel(plan.config.num_heads, plan.config.num_kv_heads, plan.config.intermediate_size, sizes.tp));
   CAIRN_ASSIGN_OR_RETURN(const HeadShard heads,
@@ -79,19 +97,28 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
   const Footprint footprint(options.compression, num_layers);
   for (int pp = 0; pp < sizes.pp; ++pp) {
     StagePlan stage = {.layers = partition[pp]};
-    stage.weight_bytes =
-        WeightBytes(plan.config, stage.layers, {.tp = 0, .pp = pp, .dp = 0}, sizes, dtype, quantization);
+    const RankCoordinates at = {.tp = 0, .pp = pp, .dp = 0};
+    const Device device = plan.on_gpus ? Device{DeviceKind::kCuda, 0} : Device();
+    stage.weight_bytes = WeightBytes(plan.config, stage.layers, at, sizes, dtype, quantization, device);
+    if (plan.on_gpus) {
+      stage.activation_bytes =
+          ShapeOfSteps(plan.config, heads, sizes, at, dtype, options.max_num_seqs, options.max_num_batched_tokens)
+              .size_bytes();
+    }
     stage.kv_bytes = options.kv_cache_memory_bytes;
     if (stage.kv_bytes == 0) {
       stage.kv_bytes = static_cast<int64_t>(static_cast<double>(plan.rank_memory) * options.gpu_memory_utilization) -
-                       stage.weight_bytes;
+                       stage.weight_bytes - stage.activation_bytes;
     }
     if (stage.kv_bytes <= 0) {
       return absl::ResourceExhaustedError(absl::StrCat(
-          "stage ", pp, " holds ", FormatBytes(static_cast<double>(stage.weight_bytes)),
-          " of weights on each rank, and ", "the rank has ", FormatBytes(static_cast<double>(plan.rank_memory)),
-          " x --gpu-memory-utilization=", options.gpu_memory_utilization,
-          ": raise -tp or -pp, or --rank-memory-bytes"));
+          "stage ", pp, " holds ", FormatBytes(static_cast<double>(stage.weight_bytes)), " of weights ",
+          plan.on_gpus
+              ? absl::StrCat("and ", FormatBytes(static_cast<double>(stage.activation_bytes)), " of activations ")
+              : "",
+          "on each rank, and ", plan.on_gpus ? "its GPU has " : "the rank has ",
+          FormatBytes(static_cast<double>(plan.rank_memory)), " x --gpu-memory-utilization=",
+          options.gpu_memory_utilization, ": raise -tp or -pp, or --rank-memory-bytes"));
     }
     // As many blocks as fit, not only those that --max-num-seqs sequences can use.
     CAIRN_ASSIGN_OR_RETURN(const CacheSize size, SizeCache(plan.config, options, heads, stage.layers.size(), dtype,
@@ -125,12 +152,14 @@ std::string PlanText(const Plan& plan) {
   const ParallelSizes& sizes = plan.options.parallel;
   std::vector<std::vector<std::string>> rows = {
       {"stage", "layers", "weights/rank", "KV cache/rank", "KV/sequence", "sequences"}};
+  if (plan.on_gpus) rows[0].insert(rows[0].begin() + 3, "activations/rank");
   if (compression.enabled()) rows[0].insert(rows[0].end(), {"budgets", "compressed KV/sequence", "sequences"});
   for (size_t s = 0; s < plan.stages.size(); ++s) {
     const StagePlan& stage = plan.stages[s];
     rows.push_back({absl::StrCat(s), absl::StrCat(stage.layers.begin, "-", stage.layers.end - 1),
                     Bytes(stage.weight_bytes), Bytes(stage.kv_bytes), Bytes(stage.full_blocks * stage.block_bytes),
                     absl::StrFormat("%.1f", stage.full_sequences())});
+    if (plan.on_gpus) rows.back().insert(rows.back().begin() + 3, Bytes(stage.activation_bytes));
     if (!compression.enabled()) continue;
     rows.back().push_back(stage.first_budget == stage.last_budget
                               ? absl::StrCat(stage.first_budget)
@@ -156,7 +185,11 @@ std::string PlanText(const Plan& plan) {
                             compression.window, plan.options.max_num_seqs, Bytes(plan.stages[0].ring_bytes));
     }
   }
-  return text + "\n";
+  text += "\n";
+  if (plan.on_gpus) {
+    absl::StrAppend(&text, "What CUDA, cuBLASLt and NCCL take of a GPU beside this is known once it is tried.\n");
+  }
+  return text;
 }
 
 ordered_json PlanJson(const Plan& plan) {
@@ -166,6 +199,7 @@ ordered_json PlanJson(const Plan& plan) {
     stages.push_back({{"first_layer", stage.layers.begin},
                       {"num_layers", stage.layers.size()},
                       {"weight_bytes_per_rank", stage.weight_bytes},
+                      {"activation_bytes_per_rank", stage.activation_bytes},
                       {"kv_cache_bytes_per_rank", stage.kv_bytes},
                       {"query_ring_bytes_per_rank", stage.ring_bytes},
                       {"kv_blocks", stage.num_blocks},
@@ -184,6 +218,7 @@ ordered_json PlanJson(const Plan& plan) {
                        {"quantization", plan.options.quantization},
                        {"kv_cache_dtype", plan.options.kv_cache_dtype},
                        {"max_model_len", plan.max_length},
+                       {"device", plan.on_gpus ? "cuda" : "cpu"},
                        {"rank_memory_bytes", plan.rank_memory},
                        {"stages", std::move(stages)},
                        {"max_sequences", plan.stages[plan.tightest_full].full_sequences() * sizes.dp}};

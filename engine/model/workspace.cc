@@ -6,17 +6,20 @@
 
 namespace cairn {
 
-absl::StatusOr<Workspace> Workspace::Create(Device device, const WorkspaceShape& shape) {
-  struct Part {
-    Tensor Workspace::*tensor;
-    DType dtype;
-    int64_t rows, columns;
+namespace {
 
-    size_t bytes() const { return (static_cast<size_t>(rows * columns) * DTypeSize(dtype) + 63) / 64 * 64; }
-  };
+struct Part {
+  Tensor Workspace::*tensor;
+  DType dtype;
+  int64_t rows, columns;
+
+  size_t bytes() const { return (static_cast<size_t>(rows * columns) * DTypeSize(dtype) + 63) / 64 * 64; }
+};
+
+std::array<Part, 13> PartsOf(const WorkspaceShape& shape) {
   const DType f32 = DType::kFloat32, activation = shape.activations;
   const int64_t partial_rows = shape.sums_over_ranks && activation != f32 ? shape.max_tokens : 0;
-  const std::array<Part, 13> parts = {{
+  return {{
       {&Workspace::ids, DType::kInt32, shape.max_tokens, 1},
       {&Workspace::positions, DType::kInt32, shape.max_tokens, 1},
       {&Workspace::hidden, activation, shape.max_tokens, shape.hidden},
@@ -31,18 +34,27 @@ absl::StatusOr<Workspace> Workspace::Create(Device device, const WorkspaceShape&
       {&Workspace::logits, f32, shape.max_sampled, shape.vocab},
       {&Workspace::vocab_scratch, f32, shape.vocab_scratch, 1},
   }};
+}
+
+}  // namespace
+
+int64_t WorkspaceShape::size_bytes() const {
   size_t bytes = 0;
-  for (const Part& part : parts) bytes += part.bytes();
+  for (const Part& part : PartsOf(*this)) bytes += part.bytes();
+  return static_cast<int64_t>(bytes);
+}
+
+absl::StatusOr<Workspace> Workspace::Create(Device device, const WorkspaceShape& shape) {
   Workspace workspace;
-  CAIRN_ASSIGN_OR_RETURN(workspace.memory, Buffer::Allocate(device, bytes));
+  CAIRN_ASSIGN_OR_RETURN(workspace.memory, Buffer::Allocate(device, static_cast<size_t>(shape.size_bytes())));
   uint8_t* at = workspace.memory.data();
-  for (const Part& part : parts) {
+  for (const Part& part : PartsOf(shape)) {
     const bool is_flat = part.dtype == DType::kInt32 || part.tensor == &Workspace::vocab_scratch;
     workspace.*part.tensor = is_flat ? Tensor(at, part.dtype, {part.rows}, device)
                                      : Tensor(at, part.dtype, {part.rows, part.columns}, device);
     at += part.bytes();
   }
-  if (activation == f32) workspace.partial = workspace.output;
+  if (shape.activations == DType::kFloat32) workspace.partial = workspace.output;
   return workspace;
 }
 

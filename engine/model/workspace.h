@@ -21,6 +21,8 @@ struct WorkspaceShape {
   int64_t intermediate = 0;        // columns on this rank
   int64_t vocab = 0;               // 0 on stages without a head
   int64_t vocab_scratch = 0;       // floats, see VocabShardLogits
+
+  int64_t size_bytes() const;  // of the Workspace
 };
 
 // Tensors [max, columns] of activations, or of the type that is said; take Rows(0, T) of them.

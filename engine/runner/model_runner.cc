@@ -13,32 +13,27 @@
 #include "parallel/shard/parallel_embedding.h"
 
 namespace cairn {
-namespace {
 
-WorkspaceShape ShapeFor(const Context& context, const Transformer& transformer, const ProcessGroups& groups,
-                        int max_sequences, int64_t max_tokens) {
-  const ModelConfig& config = transformer.config();
-  const HeadShard& heads = transformer.weights().heads;
+WorkspaceShape ShapeOfSteps(const ModelConfig& config, const HeadShard& heads, const ParallelSizes& sizes,
+                            const RankCoordinates& at, DType activations, int max_sequences, int64_t max_tokens) {
   WorkspaceShape shape;
   shape.max_tokens = max_tokens;
-  shape.activations = context.storage_dtype();
-  shape.sums_over_ranks = groups.sizes.tp > 1;
+  shape.activations = activations;
+  shape.sums_over_ranks = sizes.tp > 1;
   shape.hidden = config.hidden_size;
   shape.qkv = (heads.query_heads.size() + 2 * heads.kv_heads.size()) * config.head_dim;
   shape.attention = heads.query_heads.size() * config.head_dim;
-  shape.intermediate = config.intermediate_size / groups.sizes.tp;
-  if (groups.is_last_stage()) {
+  shape.intermediate = config.intermediate_size / sizes.tp;
+  if (at.pp == sizes.pp - 1) {
     shape.max_sampled = std::min<int64_t>(max_sequences, max_tokens);
-    if (groups.at.tp == 0) shape.vocab = config.vocab_size;
-    if (groups.sizes.tp > 1) {
-      const int64_t shard = VocabShard(config.vocab_size, groups.sizes.tp, 0).size();
-      shape.vocab_scratch = shape.max_sampled * shard * (groups.sizes.tp + 1);
+    if (at.tp == 0) shape.vocab = config.vocab_size;
+    if (sizes.tp > 1) {
+      const int64_t shard = VocabShard(config.vocab_size, sizes.tp, 0).size();
+      shape.vocab_scratch = shape.max_sampled * shard * (sizes.tp + 1);
     }
   }
   return shape;
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* context, ProcessGroups* groups,
                                                                  Transformer transformer,
@@ -47,7 +42,9 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* contex
                                                                  int64_t max_slots) {
   CAIRN_ASSIGN_OR_RETURN(
       Workspace workspace,
-      Workspace::Create(context->device(), ShapeFor(*context, transformer, *groups, max_sequences, max_tokens)));
+      Workspace::Create(context->device(),
+                        ShapeOfSteps(transformer.config(), transformer.weights().heads, groups->sizes, groups->at,
+                                     context->storage_dtype(), max_sequences, max_tokens)));
   if (workspace.partial.num_elements() > 0) {
     CAIRN_ASSIGN_OR_RETURN(void* const memory, groups->tp->AllocateForReduce(workspace.partial.size_bytes()));
     if (memory != nullptr)

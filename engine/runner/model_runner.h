@@ -23,6 +23,10 @@
 
 namespace cairn {
 
+// Of the activations of a rank's largest step: `activations` as the device stores them (Context::storage_dtype).
+WorkspaceShape ShapeOfSteps(const ModelConfig& config, const HeadShard& heads, const ParallelSizes& sizes,
+                            const RankCoordinates& at, DType activations, int max_sequences, int64_t max_tokens);
+
 class ModelRunner {
  public:
   // Allocates all that a step needs but the cache. `context` and `groups` are not owned. `max_slots`: the longest layer

@@ -10,6 +10,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/config/model_config_reader.h"
+#include "engine/runner/model_runner.h"
+#include "launcher/doctor_checks.h"
 #include "tests/emulator/emulator.h"
 #include "tests/emulator/gpu_engine.h"
 
@@ -209,6 +212,7 @@ TEST(GpuMemoryTest, TheCacheFillsTheShareThatIsAllowed) {
   options.max_num_batched_tokens = 180;
   options.enforce_eager = true;
   constexpr size_t kMemory = size_t{192} << 20;
+  const ModelConfig config = *ReadModelConfig(options.model);
   for (const double share : {0.5, 0.9}) {
     for (const int ranks : {1, 2}) {  // which share the one GPU
       if (share == 0.5 && ranks == 2) continue;
@@ -233,6 +237,20 @@ TEST(GpuMemoryTest, TheCacheFillsTheShareThatIsAllowed) {
       const double others = share * kMemory - weights - cache;
       EXPECT_GT(others, 0) << share << " " << ranks;
       EXPECT_LT(others, 60e6 * ranks) << share << " " << ranks;
+      // Of these `cairn plan` counts the activations, and it knows the weights.
+      double planned = 0, activations = 0;
+      for (const RankInfo& info : infos) {
+        const HeadShard heads = *ShardHeads(config.num_heads, config.num_kv_heads, 1, 0);
+        planned += static_cast<double>(WeightBytes(config, info.layers, info.at, options.parallel, DType::kFloat32,
+                                                   Quantization::kNone, Device{DeviceKind::kCuda, 0}));
+        activations += static_cast<double>(ShapeOfSteps(config, heads, options.parallel, info.at, DType::kFloat32,
+                                                        options.max_num_seqs, options.max_num_batched_tokens)
+                                               .size_bytes());
+      }
+      EXPECT_LE(planned, weights) << ranks;
+      EXPECT_GE(planned, 0.99 * weights) << ranks;  // beside the rotary frequencies
+      EXPECT_GT(activations, 0.5e6) << ranks;
+      EXPECT_LT(activations, others) << share << " " << ranks;
     }
   }
 }
@@ -246,6 +264,32 @@ TEST(GpuMemoryTest, SaysWhatIsMissing) {
   cuda_emulator::SetDeviceMemory(SIZE_MAX);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("--gpu-memory-utilization"));
+}
+
+// Biases in the activations' type, but where they are added to a sum over ranks; 16-bit weights, and E4M3 ones.
+TEST(GpuMemoryTest, APlanKnowsTheWeights) {
+  for (const char* quantization : {"none", "fp8"}) {
+    for (const int tp : {1, 2}) {
+      EngineOptions options = GpuOptions("qwen2", {tp, 1, 1});
+      options.dtype = "bfloat16";
+      options.quantization = quantization;
+      options.enforce_eager = true;
+      const ModelConfig config = *ReadModelConfig(options.model);
+      const auto statuses = RunThreadRanks(tp, [&](ControlChannel& world) -> absl::Status {
+        CAIRN_ASSIGN_OR_RETURN(ProcessGroups groups, MakeProcessGroups(&world, options.parallel));
+        CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(options, std::move(groups)));
+        for (const RankInfo& info : engine->ranks()) {
+          const double planned =
+              static_cast<double>(WeightBytes(config, info.layers, info.at, options.parallel, DType::kBFloat16,
+                                              *ParseQuantization(quantization), Device{DeviceKind::kCuda, 0}));
+          EXPECT_LE(planned, static_cast<double>(info.weight_bytes)) << quantization << " tp " << tp;
+          EXPECT_GE(planned, 0.95 * static_cast<double>(info.weight_bytes)) << quantization << " tp " << tp;
+        }
+        return world.Barrier();
+      });
+      for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
+    }
+  }
 }
 
 // --- The choice of the device ---

@@ -394,6 +394,34 @@ TEST_F(CliTest, PlanSaysWhatFits) {
   EXPECT_THAT(small.err, HasSubstr("raise -tp or -pp"));
 }
 
+// As a start on that GPU: activations take their part, and weights are in the type that its matmul takes.
+TEST_F(CliTest, PlanOfGpusThatAreNotHere) {
+  const auto plan = [&](std::vector<std::string> more) {
+    std::vector<std::string> command = {"plan", "--model",       "llama-3.1-8b", "--device", "cuda", "--max-model-len",
+                                        "8192", "--output-json", Path("plan")};
+    command.insert(command.end(), more.begin(), more.end());
+    return RunCairn(0, command);
+  };
+  const CommandResult done = plan({"--rank-memory-bytes", "80GiB", "--gpu-memory-utilization", "0.5"});
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_THAT(done.out, HasSubstr("activations/rank"));
+  const json written = json::parse(ReadAll(Path("plan")));
+  EXPECT_EQ(written["device"], "cuda");
+  const json& stage = written["stages"][0];
+  const auto bytes = [&](const char* key) { return stage[key].get<int64_t>(); };
+  EXPECT_GT(bytes("activation_bytes_per_rank"), 2048 * 4096 * 2 * 4);
+  EXPECT_EQ(bytes("weight_bytes_per_rank") + bytes("activation_bytes_per_rank") + bytes("kv_cache_bytes_per_rank"),
+            int64_t{40} << 30);
+  const int64_t bf16 = bytes("weight_bytes_per_rank");
+  ASSERT_EQ(plan({"--rank-memory-bytes", "80GiB", "--dtype", "float32"}).exit_code, 0);
+  EXPECT_GT(json::parse(ReadAll(Path("plan")))["stages"][0]["weight_bytes_per_rank"], 1.9 * static_cast<double>(bf16));
+  EXPECT_THAT(plan({"--rank-memory-bytes", "12GiB"}).err, HasSubstr("of activations on each rank, and its GPU has"));
+  const CommandResult unknown = plan({});
+  if (unknown.exit_code != 0) {  // no GPU here
+    EXPECT_THAT(unknown.err, HasSubstr("--rank-memory-bytes=80GiB"));
+  }
+}
+
 TEST_F(CliTest, PlanCountsTheBytesOfQuantizedWeights) {
   const auto plan = [&](const char* quantization) {
     return RunCairn(0, {"plan", "--model", "llama-3.1-70b", "--rank-memory-bytes", "140GB", "--max-model-len", "8192",
