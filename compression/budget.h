@@ -10,12 +10,12 @@
 
 namespace cairn {
 
-// K_l of every layer of the model (by global index): sums to num_layers * budget, each at least window + 1, never
-// growing with depth.
+// K_l of every layer of the model (by global index): sums to num_layers * budget, each at least window + 1. A pyramid
+// never grows with depth.
 std::vector<int32_t> AllocateBudgets(const CompressionConfig& config, int num_layers);
 
 // The same for a prompt of `prompt_length` tokens that is compressed once: no layer is given more than the prompt has,
-// and what shallow layers cannot use goes to deep ones.
+// and what a layer cannot use goes to others.
 std::vector<int32_t> AllocatePromptBudgets(const CompressionConfig& config, int num_layers, int32_t prompt_length);
 
 // budgets/uniform.cc.
@@ -26,6 +26,11 @@ std::vector<int32_t> UniformBudgets(int num_layers, int32_t budget);
 std::vector<int32_t> PyramidBudgets(int num_layers, int32_t budget, int32_t window, double slope);
 std::vector<int32_t> PyramidPromptBudgets(int num_layers, int32_t budget, int32_t window, double slope,
                                           int32_t prompt_length);
+
+// budgets/weighted.cc. A weight for each layer, 0 or more, to six decimals; window < budget < prompt_length.
+std::vector<int32_t> WeightedBudgets(const std::vector<double>& layer_weights, int32_t budget, int32_t window);
+std::vector<int32_t> WeightedPromptBudgets(const std::vector<double>& layer_weights, int32_t budget, int32_t window,
+                                           int32_t prompt_length);
 
 }  // namespace cairn
 

@@ -1,6 +1,7 @@
 #include "compression/compression_config.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "compression/scorer.h"
 #include "kernels/core/check.h"
 #include "kernels/core/status_macros.h"
@@ -29,6 +30,19 @@ absl::Status CheckRange(const char* flag, double value, double low, double high)
 
 constexpr int32_t kMaxSlots = 1 << 28;
 
+absl::Status CheckLayerWeights(const std::string& schedule, const std::vector<double>& weights) {
+  if (weights.empty() && schedule == "weighted") {
+    return absl::InvalidArgumentError("--kv-schedule=weighted: needs --kv-layer-weights, a number for each layer");
+  }
+  double sum = 0;
+  for (const double weight : weights) {
+    CAIRN_RETURN_IF_ERROR(CheckRange("--kv-layer-weights", weight, 0, 1e6));
+    sum += weight;
+  }
+  if (weights.empty() || sum >= 1e-3) return absl::OkStatus();
+  return Refuse("--kv-layer-weights", absl::StrJoin(weights, ","), "more than 0 in some layer");
+}
+
 }  // namespace
 
 KeepScope CompressionConfig::keep_scope() const {
@@ -42,7 +56,7 @@ absl::Status CompressionConfig::Validate() const {
   if (enabled() && !IsAlgorithm(algorithm)) {
     return Refuse("--kv-compression", algorithm, absl::StrCat("one of none, ", AlgorithmNames()));
   }
-  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-schedule", schedule, {"uniform", "pyramid"}));
+  CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-schedule", schedule, {"uniform", "pyramid", "weighted"}));
   CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-scope", scope, {"head", "layer", "sequence"}));
   CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-pooling", pooling, {"max", "avg"}));
   CAIRN_RETURN_IF_ERROR(CheckChoice("--kv-group-reduce", group_reduce, {"mean", "max", "sum"}));
@@ -64,8 +78,10 @@ absl::Status CompressionConfig::Validate() const {
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-threshold", similarity_threshold, -1, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-gamma", gamma, 0, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-sinks", num_sinks, 0, kMaxSlots));
-  if (scope == "sequence" && schedule == "pyramid") {
-    return Refuse("--kv-scope", scope, "head or layer with --kv-schedule=pyramid: one set for all layers has one size");
+  CAIRN_RETURN_IF_ERROR(CheckLayerWeights(schedule, layer_weights));
+  if (scope == "sequence" && schedule != "uniform") {
+    return Refuse("--kv-scope", scope,
+                  absl::StrCat("head or layer with --kv-schedule=", schedule, ": one set for all layers has one size"));
   }
   if (!decode && !prefill) {
     return Refuse("--kv-prefill", "false", "true with --kv-decode=false: nothing would ever be compressed");
@@ -77,6 +93,12 @@ absl::Status CompressionConfig::Validate() const {
     return Refuse("--kv-bounded-prefill", "true", "false with --kv-prefill=false, which leaves the prompt whole");
   }
   return absl::OkStatus();
+}
+
+absl::Status CompressionConfig::ValidateFor(int64_t num_layers) const {
+  if (schedule != "weighted" || static_cast<int64_t>(layer_weights.size()) == num_layers) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--kv-layer-weights: has ", layer_weights.size(),
+                                                 " numbers, and the model ", num_layers, " layers"));
 }
 
 }  // namespace cairn

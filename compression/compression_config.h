@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 
@@ -14,12 +15,13 @@ enum class KeepScope { kHead, kLayer, kSequence };
 
 struct CompressionConfig {
   std::string algorithm = "none";     // a name of compression/registry.cc
-  std::string schedule = "uniform";   // or pyramid (arXiv 2406.02069)
+  std::string schedule = "uniform";   // or pyramid (arXiv 2406.02069), or weighted
   std::string scope = "head";         // head, layer, sequence
   int32_t budget = 1024;              // slots per KV head and layer after a compaction, the window included (mean)
   int32_t buffer = 128;               // tokens decoded between compactions
   int32_t window = 8;                 // last queries that score, last slots that stay
   double beta = 20;                   // slope of the pyramid
+  std::vector<double> layer_weights;  // weighted: each layer's share of the slots beyond the windows, to six decimals
   double mix_lambda = 0.1;            // R-KV: weight of importance against redundancy
   double similarity_threshold = 0.5;  // R-KV: cosine above which two keys are near-duplicates
   int32_t kernel_size = 7;            // of the pooling over neighbours; odd
@@ -38,6 +40,8 @@ struct CompressionConfig {
   KeepScope keep_scope() const;
   // INVALID_ARGUMENT names the flag (--kv-...), its value and what is allowed.
   absl::Status Validate() const;
+  // What only the model can say: a weight for each of its layers.
+  absl::Status ValidateFor(int64_t num_layers) const;
 };
 
 }  // namespace cairn

@@ -91,7 +91,10 @@ Tensor Compressor::Score(Context& context, int layer, const KvView& kv) {
   const int64_t kv_heads = shape_.heads.kv_heads.size();
   CAIRN_CHECK(kv.num_slots > config_.window && kv.num_slots <= shape_.max_slots, kv.num_slots, " slots, room for ",
               shape_.max_slots);
-  ScorerInputs inputs = {.kv = kv, .queries = {}};
+  ScorerInputs inputs = {.kv = kv,
+                         .queries = {},
+                         .layer = shape_.first_layer + layer,
+                         .first_kv_head = static_cast<int32_t>(shape_.heads.kv_heads.begin)};
   if (scorer_->needs_queries()) {
     const int64_t floats = static_cast<int64_t>(config_.window) * shape_.heads.query_heads.size() * shape_.head_dim;
     std::vector<const float*> rings(shape_.heads.kv_replicas, rings_ + layer * floats);

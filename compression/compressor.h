@@ -23,6 +23,7 @@ namespace cairn {
 struct CompressorShape {
   HeadShard heads;
   int head_dim = 0;
+  int first_layer = 0;    // of this stage
   int num_layers = 0;     // of this stage
   int32_t max_slots = 0;  // the longest layer that is ever compressed
 };

@@ -14,8 +14,9 @@ struct Algorithm {
 };
 
 constexpr Algorithm kAlgorithms[] = {
-    {"rkv", MakeRkvScorer}, {"snapkv", MakeSnapKvScorer},   {"streamingllm", MakeStreamingLlmScorer},
-    {"h2o", MakeH2oScorer}, {"keydiff", MakeKeyDiffScorer}, {"gkv", MakeGkvScorer},
+    {"rkv", MakeRkvScorer},       {"snapkv", MakeSnapKvScorer},   {"streamingllm", MakeStreamingLlmScorer},
+    {"h2o", MakeH2oScorer},       {"keydiff", MakeKeyDiffScorer}, {"gkv", MakeGkvScorer},
+    {"random", MakeRandomScorer},
 };
 
 const Algorithm* Find(const std::string& name) {

@@ -20,6 +20,8 @@ struct ScorerInputs {
   // [w, kv_heads * group, d] f32 after RoPE, row r being the query of slot n - w + r, the whole group of every KV head
   // (heads of KV head h are h * group ..). Empty where the scorer does not need them.
   Tensor queries;
+  int32_t layer = 0;          // of the model
+  int32_t first_kv_head = 0;  // of the model: the cache's head 0
 };
 
 class Scorer {

@@ -143,6 +143,7 @@ class Setup {
           absl::StrCat("--max-model-len=", options.max_model_len, " is beyond the model's max_position_embeddings ",
                        setup_.config.max_position_embeddings, " (", options.model, "/config.json)"));
     }
+    CAIRN_RETURN_IF_ERROR(options.compression.ValidateFor(setup_.config.num_layers));
     CAIRN_RETURN_IF_ERROR(CheckTensorParallel(setup_.config.num_heads, setup_.config.num_kv_heads,
                                               setup_.config.intermediate_size, options.parallel.tp));
     CAIRN_ASSIGN_OR_RETURN(

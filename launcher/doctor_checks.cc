@@ -126,6 +126,9 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
       !fits.ok()) {
     return {Failure("shards", fits, "choose one of these sizes for --tensor-parallel-size")};
   }
+  if (const absl::Status fits = options.compression.ValidateFor(config.num_layers); !fits.ok()) {
+    return {Failure("shards", fits, "give a weight for each layer of this model")};
+  }
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
   absl::StatusOr<std::vector<Range>> partition =
       ParsePartition(options.pp_layer_partition, DecodeCosts(config, options, length), sizes.pp);

@@ -1,7 +1,10 @@
 #include "launcher/flags.h"
 
 #include "absl/flags/flag.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "kernels/core/status_macros.h"
 #include "launcher/byte_size.h"
 #include "launcher/exit_codes.h"
 
@@ -55,13 +58,14 @@ ABSL_FLAG(
     "over all ranks");
 
 ABSL_FLAG(std::string, kv_compression, cairn::CompressionConfig().algorithm,
-          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff or gkv: docs/compression.md");
+          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff, gkv or random: docs/compression.md");
 ABSL_FLAG(int32_t, kv_budget, cairn::CompressionConfig().budget,
           "slots that a KV head of a layer keeps when it is compressed, the window included (mean over layers)");
 ABSL_FLAG(int32_t, kv_buffer, cairn::CompressionConfig().buffer, "tokens between compressions");
 ABSL_FLAG(int32_t, kv_window, cairn::CompressionConfig().window, "last tokens, which score the others and stay");
 ABSL_FLAG(std::string, kv_schedule, cairn::CompressionConfig().schedule,
-          "uniform, or pyramid: shallow layers keep more, deep ones less");
+          "uniform; pyramid: shallow layers keep more, deep ones less; weighted: --kv-layer-weights");
+ABSL_FLAG(std::string, kv_layer_weights, "", "weighted: a number for each layer of the model, its share of the slots");
 ABSL_FLAG(double, kv_beta, cairn::CompressionConfig().beta, "slope of the pyramid, 1 is flat");
 ABSL_FLAG(std::string, kv_scope, cairn::CompressionConfig().scope,
           "who shares a kept set: head (nobody), layer (its KV heads) or sequence (all layers too)");
@@ -147,6 +151,7 @@ const FlagGroup kCompressionFlags{"KV compression",
                                    {"kv_window", "N"},
                                    {"kv_schedule", "NAME"},
                                    {"kv_beta", "X"},
+                                   {"kv_layer_weights", "LIST"},
                                    {"kv_scope", "NAME"},
                                    {"kv_lambda", "X"},
                                    {"kv_threshold", "X"},
@@ -187,7 +192,19 @@ const FlagGroup kConfigFlags{"Settings from a file", {{"config", "FILE"}}};
 
 namespace {
 
-CompressionConfig CompressionFromFlags() {
+absl::StatusOr<std::vector<double>> LayerWeightsFromFlag() {
+  const std::string text = absl::GetFlag(FLAGS_kv_layer_weights);
+  std::vector<double> weights;
+  if (text.empty()) return weights;
+  for (const absl::string_view item : absl::StrSplit(text, ',')) {
+    if (!absl::SimpleAtod(item, &weights.emplace_back())) {
+      return UsageError(absl::StrCat("--kv-layer-weights=", text, ": '", item, "': expected a number"));
+    }
+  }
+  return weights;
+}
+
+absl::StatusOr<CompressionConfig> CompressionFromFlags() {
   CompressionConfig config;
   config.algorithm = absl::GetFlag(FLAGS_kv_compression);
   config.schedule = absl::GetFlag(FLAGS_kv_schedule);
@@ -196,6 +213,7 @@ CompressionConfig CompressionFromFlags() {
   config.buffer = absl::GetFlag(FLAGS_kv_buffer);
   config.window = absl::GetFlag(FLAGS_kv_window);
   config.beta = absl::GetFlag(FLAGS_kv_beta);
+  CAIRN_ASSIGN_OR_RETURN(config.layer_weights, LayerWeightsFromFlag());
   config.mix_lambda = absl::GetFlag(FLAGS_kv_lambda);
   config.similarity_threshold = absl::GetFlag(FLAGS_kv_threshold);
   config.kernel_size = absl::GetFlag(FLAGS_kv_kernel);
@@ -243,7 +261,7 @@ absl::StatusOr<EngineOptions> UncheckedEngineOptionsFromFlags() {
   options.kv_cache_memory_bytes = absl::GetFlag(FLAGS_kv_cache_memory_bytes).bytes;
   options.block_size = absl::GetFlag(FLAGS_block_size);
   options.enforce_eager = absl::GetFlag(FLAGS_enforce_eager);
-  options.compression = CompressionFromFlags();
+  CAIRN_ASSIGN_OR_RETURN(options.compression, CompressionFromFlags());
   options.seed = absl::GetFlag(FLAGS_seed);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.distributed_timeout_seconds = absl::GetFlag(FLAGS_distributed_timeout_seconds);

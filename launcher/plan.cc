@@ -91,10 +91,11 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
   CAIRN_ASSIGN_OR_RETURN(const HeadShard heads,
                          ShardHeads(plan.config.num_heads, plan.config.num_kv_heads, sizes.tp, 0));
   const int num_layers = static_cast<int>(plan.config.num_layers);
+  CAIRN_RETURN_IF_ERROR(options.compression.ValidateFor(num_layers));
+  const Footprint footprint(options.compression, num_layers);
   CAIRN_ASSIGN_OR_RETURN(
       const std::vector<Range> partition,
       ParsePartition(options.pp_layer_partition, DecodeCosts(plan.config, options, plan.max_length), sizes.pp));
-  const Footprint footprint(options.compression, num_layers);
   for (int pp = 0; pp < sizes.pp; ++pp) {
     StagePlan stage = {.layers = partition[pp]};
     const RankCoordinates at = {.tp = 0, .pp = pp, .dp = 0};

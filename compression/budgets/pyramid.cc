@@ -1,9 +1,9 @@
 // PyramidKV's budgets (arXiv 2406.02069): most for the first layers, whose attention is spread, falling linearly to the
 // last, whose attention rests on few tokens. In exact integers: all x_l are multiples of 1 / denominator.
-#include <algorithm>
 #include <numeric>
 
 #include "compression/budget.h"
+#include "compression/budgets/largest_remainders.h"
 #include "compression/decimal.h"
 #include "kernels/core/check.h"
 
@@ -19,20 +19,12 @@ std::vector<int32_t> LinearBudgets(int num_layers, int64_t C, const Fraction& la
   // x_l = first - l (first - last) / (L - 1), times u (L - 1).
   const Int128 u = last.denominator, first = 2 * C * u - last.numerator, fall = first - last.numerator;
   const Int128 denominator = u * (L - 1);
-  std::vector<int32_t> budgets(L);
-  std::vector<Int128> remainders(L);
-  int64_t missing = L * C;
-  for (int64_t l = 0; l < L; ++l) {
-    const Int128 x = first * (L - 1) - l * fall;
-    budgets[l] = static_cast<int32_t>(x / denominator);
-    remainders[l] = x % denominator;
-    missing -= budgets[l];
-    budgets[l] += window;
+  std::vector<Int128> numerators(L);
+  for (int64_t l = 0; l < L; ++l) numerators[l] = first * (L - 1) - l * fall;
+  std::vector<int32_t> budgets;
+  for (const int64_t x : RoundByLargestRemainder(numerators, denominator)) {
+    budgets.push_back(static_cast<int32_t>(x + window));
   }
-  std::vector<int32_t> order(L);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return remainders[a] > remainders[b]; });
-  for (int64_t i = 0; i < missing; ++i) ++budgets[order[i]];
   return budgets;
 }
 

@@ -15,6 +15,7 @@ std::unique_ptr<Scorer> MakeStreamingLlmScorer(const CompressionConfig& config);
 std::unique_ptr<Scorer> MakeH2oScorer(const CompressionConfig& config);
 std::unique_ptr<Scorer> MakeKeyDiffScorer(const CompressionConfig& config);
 std::unique_ptr<Scorer> MakeGkvScorer(const CompressionConfig& config);
+std::unique_ptr<Scorer> MakeRandomScorer(const CompressionConfig& config);
 
 }  // namespace cairn
 

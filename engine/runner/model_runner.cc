@@ -73,6 +73,7 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* contex
   if (!compression.enabled()) return runner;
   const CompressorShape shape = {.heads = weights.heads,
                                  .head_dim = static_cast<int>(config.head_dim),
+                                 .first_layer = static_cast<int>(weights.layers.begin),
                                  .num_layers = static_cast<int>(weights.layers.size()),
                                  .max_slots = static_cast<int32_t>(max_slots)};
   CAIRN_ASSIGN_OR_RETURN(runner->compressor_,

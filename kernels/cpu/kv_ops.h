@@ -13,6 +13,7 @@ void KeyRedundancy(Context& context, const KvView& kv, float threshold, Redundan
                    const Tensor& out);
 void KeyDifference(Context& context, const KvView& kv, const Tensor& out);
 void SlotRecency(Context& context, int32_t num_slots, const Tensor& out);
+void RandomScores(Context& context, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out);
 void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out);
 void DivideByRowMax(Context& context, const Tensor& x);
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 
+#include "kernels/core/token_hash.h"
 #include "kernels/cpu/kv_ops.h"
 
 namespace cairn::cpu {
@@ -26,6 +27,14 @@ void PoolRow(const float* x, int64_t m, int64_t half, float border, float* out, 
 void SlotRecency(Context&, int32_t num_slots, const Tensor& out) {
   for (int64_t head = 0; head < out.dim(0); ++head) {
     for (int64_t i = 0; i < out.dim(1); ++i) Row(out, head)[i] = static_cast<float>(i) / static_cast<float>(num_slots);
+  }
+}
+
+void RandomScores(Context&, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out) {
+  for (int head = 0; head < kv.layout.kv_heads; ++head) {
+    for (int32_t i = 0; i < out.dim(1); ++i) {
+      Row(out, head)[i] = UniformOfToken(layer, first_kv_head + head, *kv.position(head, i));
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // The small steps between scores: rows of one number per slot.
 #include <algorithm>
 
+#include "kernels/core/token_hash.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_state.h"
 #include "kernels/cuda/paged.h"
@@ -23,6 +24,13 @@ LaunchShape ByColumns(int64_t rows, int64_t columns) {
 __global__ void __launch_bounds__(kThreads) RecencyKernel(int32_t num_slots, int n, RowView<float> out) {
   const int i = Column();
   if (i < n) out.row(blockIdx.x)[i] = static_cast<float>(i) / static_cast<float>(num_slots);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    RandomKernel(PagedStep step, int32_t layer, int32_t first_head, int columns, RowView<float> out) {
+  const int i = Column(), head = static_cast<int>(blockIdx.x);
+  if (i >= columns) return;
+  out.row(head)[i] = UniformOfToken(layer, first_head + head, *step.Position(step.sequences[0], head, i));
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -86,6 +94,11 @@ void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t s
 void SlotRecency(Context& context, int32_t num_slots, const Tensor& out) {
   CAIRN_LAUNCH(RecencyKernel, context.cuda().stream(), ByColumns(out.dim(0), out.dim(1)), num_slots,
                static_cast<int>(out.dim(1)), ViewRows<float>(out));
+}
+
+void RandomScores(Context& context, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out) {
+  CAIRN_LAUNCH(RandomKernel, context.cuda().stream(), ByColumns(kv.layout.kv_heads, out.dim(1)),
+               UploadCache(context, kv), layer, first_kv_head, static_cast<int>(out.dim(1)), ViewRows<float>(out));
 }
 
 void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {

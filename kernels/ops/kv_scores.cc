@@ -76,6 +76,12 @@ void SlotRecency(Context& context, int32_t num_slots, const Tensor& out) {
   CAIRN_DISPATCH(context, SlotRecency, num_slots, out);
 }
 
+void RandomScores(Context& context, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out) {
+  CheckScores("RandomScores", "out", context, kv, out);
+  if (out.num_elements() == 0) return;
+  CAIRN_DISPATCH(context, RandomScores, kv, layer, first_kv_head, out);
+}
+
 void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
   CheckSameShape("PoolSlots", context, x, out);
   CAIRN_CHECK(kernel_size > 0 && kernel_size % 2 == 1, "PoolSlots: kernel ", kernel_size);

@@ -56,6 +56,9 @@ void KeyDifference(Context& context, const KvView& kv, const Tensor& out);
 // out[h, i] = i / num_slots: the later, the higher (StreamingLLM, arXiv 2309.17453).
 void SlotRecency(Context& context, int32_t num_slots, const Tensor& out);
 
+// out[h, i] = UniformOfToken(layer, first_kv_head + h, position of the token in slot i) (kernels/core/token_hash.h).
+void RandomScores(Context& context, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out);
+
 enum class Pooling {
   kMax,      // the borders count as -infinity
   kAverage,  // the borders count as zero and in the divisor

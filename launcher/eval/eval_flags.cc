@@ -38,14 +38,16 @@ ABSL_FLAG(int32_t, eval_max_tokens, 0, "longest answer in tokens; 0 is the task'
 ABSL_FLAG(float, eval_temperature, 0, "0 is greedy");
 
 ABSL_FLAG(std::string, eval_kv_compression, "none",
-          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff, gkv: docs/compression.md");
-ABSL_FLAG(std::string, eval_kv_schedule, cairn::CompressionConfig().schedule, "uniform, pyramid");
+          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff, gkv, random: docs/compression.md");
+ABSL_FLAG(std::string, eval_kv_schedule, cairn::CompressionConfig().schedule, "uniform, pyramid, weighted");
 ABSL_FLAG(std::string, eval_kv_scope, cairn::CompressionConfig().scope, "head, layer, sequence");
 ABSL_FLAG(std::string, eval_kv_lambda, absl::StrCat(cairn::CompressionConfig().mix_lambda),
           "rkv, gkv with redundancy: weight of importance, the rest is redundancy's");
 ABSL_FLAG(std::string, eval_kv_beta, absl::StrCat(cairn::CompressionConfig().beta), "slope of the pyramid, 1 is flat");
 ABSL_FLAG(std::string, eval_kv_window, absl::StrCat(cairn::CompressionConfig().window),
           "last tokens, which score the others and stay");
+ABSL_FLAG(std::string, eval_kv_kernel, absl::StrCat(cairn::CompressionConfig().kernel_size),
+          "rkv, snapkv: width of the pooling, odd");
 ABSL_FLAG(std::string, eval_kv_buffer, absl::StrCat(cairn::CompressionConfig().buffer), "tokens between compressions");
 ABSL_FLAG(std::string, eval_kv_budget, absl::StrCat(cairn::CompressionConfig().budget),
           "slots that a KV head of a layer keeps; 10% is that share of the mean prompt + answer with the full cache");
@@ -88,10 +90,11 @@ const FlagGroup kEvalSweepFlags{"KV compression: where a list is taken, every co
                                  {"eval_kv_window", "LIST", "", "kv_window"},
                                  {"eval_kv_schedule", "LIST", "", "kv_schedule"},
                                  {"eval_kv_beta", "LIST", "", "kv_beta"},
+                                 {"kv_layer_weights", "WEIGHTS"},
                                  {"eval_kv_scope", "LIST", "", "kv_scope"},
                                  {"eval_kv_lambda", "LIST", "", "kv_lambda"},
                                  {"kv_threshold", "X"},
-                                 {"kv_kernel", "N"},
+                                 {"eval_kv_kernel", "LIST", "", "kv_kernel"},
                                  {"kv_pooling", "NAME"},
                                  {"kv_group_reduce", "NAME"},
                                  {"kv_variant", "NAME"},
@@ -195,6 +198,7 @@ absl::StatusOr<EvalOptions> EvalOptionsFromFlags() {
                    {"kv_beta", absl::GetFlag(FLAGS_eval_kv_beta)},
                    {"kv_scope", absl::GetFlag(FLAGS_eval_kv_scope)},
                    {"kv_lambda", absl::GetFlag(FLAGS_eval_kv_lambda)},
+                   {"kv_kernel", absl::GetFlag(FLAGS_eval_kv_kernel)},
                    {"kv_window", absl::GetFlag(FLAGS_eval_kv_window)},
                    {"kv_buffer", absl::GetFlag(FLAGS_eval_kv_buffer)},
                    {"kv_budget", absl::GetFlag(FLAGS_eval_kv_budget)}};

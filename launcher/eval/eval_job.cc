@@ -71,7 +71,7 @@ nlohmann::ordered_json EvalJob::Manifest(const EngineOptions& engine) const {
       {"ignore_eos", sampling.ignore_eos},
       {"shadow_full", options_.shadow_full},
       {"kv_threshold", base.similarity_threshold},
-      {"kv_kernel", base.kernel_size},
+      {"kv_layer_weights", base.layer_weights},
       {"kv_pooling", base.pooling},
       {"kv_group_reduce", base.group_reduce},
       {"kv_variant", base.variant},

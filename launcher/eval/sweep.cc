@@ -47,6 +47,7 @@ absl::Status SetItem(const std::string& flag, const std::string& item, Setting& 
   if (flag == "kv_buffer") return SetInteger(item, config.buffer);
   if (flag == "kv_window") return SetInteger(item, config.window);
   if (flag == "kv_beta") return SetNumber(item, config.beta);
+  if (flag == "kv_kernel") return SetInteger(item, config.kernel_size);
   if (flag == "kv_lambda") return SetNumber(item, config.mix_lambda);
   if (item.empty()) return Expected("a name");
   (flag == "kv_compression" ? config.algorithm : flag == "kv_schedule" ? config.schedule : config.scope) = item;
@@ -57,12 +58,15 @@ bool ReadsLambda(const CompressionConfig& config) {
   return config.algorithm == "rkv" || (config.algorithm == "gkv" && config.gkv_redundancy);
 }
 
+bool ReadsKernel(const CompressionConfig& config) { return config.algorithm == "rkv" || config.algorithm == "snapkv"; }
+
 // Two settings that do the same become equal.
 void MakeCanonical(Setting& setting) {
   CompressionConfig& config = setting.config;
   const CompressionConfig standard;
   if (!config.enabled()) setting = Setting();
   if (!ReadsLambda(config)) config.mix_lambda = standard.mix_lambda;
+  if (!ReadsKernel(config)) config.kernel_size = standard.kernel_size;
   if (config.schedule != "pyramid") config.beta = standard.beta;
   // The first and the last tokens are the same in every head and layer.
   if (config.algorithm == "streamingllm") config.scope = standard.scope;
@@ -75,7 +79,7 @@ CompressionConfig Checkable(const Setting& setting) {
   return config;
 }
 
-bool IsLeftOut(const CompressionConfig& config) { return config.scope == "sequence" && config.schedule == "pyramid"; }
+bool IsLeftOut(const CompressionConfig& config) { return config.scope == "sequence" && config.schedule != "uniform"; }
 
 std::string KeyWithShare(const Setting& setting) {
   return absl::StrCat(SettingKey(setting.config), setting.budget_share.has_value() ? "%" : "",
@@ -112,9 +116,11 @@ absl::StatusOr<std::vector<List>> SplitLists(const std::vector<std::pair<std::st
 
 std::string SettingKey(const CompressionConfig& config) {
   if (!config.enabled()) return "full";
-  return absl::StrCat(config.algorithm, "-b", config.budget, "-f", config.buffer, "-w", config.window, "-",
-                      config.schedule, config.schedule == "pyramid" ? absl::StrCat(config.beta) : "", "-", config.scope,
-                      ReadsLambda(config) ? absl::StrCat("-l", config.mix_lambda) : "");
+  return absl::StrCat(
+      config.algorithm, "-b", config.budget, "-f", config.buffer, "-w", config.window, "-", config.schedule,
+      config.schedule == "pyramid" ? absl::StrCat(config.beta) : "", "-", config.scope,
+      ReadsLambda(config) ? absl::StrCat("-l", config.mix_lambda) : "",
+      config.kernel_size == CompressionConfig().kernel_size ? "" : absl::StrCat("-k", config.kernel_size));
 }
 
 std::string SeriesLabel(const CompressionConfig& config, const std::vector<CompressionConfig>& all) {
@@ -127,7 +133,7 @@ std::string SeriesLabel(const CompressionConfig& config, const std::vector<Compr
     return false;
   };
   std::string label = config.algorithm;
-  if (config.schedule == "pyramid") absl::StrAppend(&label, " pyramid");
+  if (config.schedule != "uniform") absl::StrAppend(&label, " ", config.schedule);
   if (config.schedule == "pyramid") {
     bool several = false;
     for (const auto& other : all) several |= other.schedule == "pyramid" && other.beta != config.beta;
@@ -136,10 +142,17 @@ std::string SeriesLabel(const CompressionConfig& config, const std::vector<Compr
   if (config.scope != "head") absl::StrAppend(&label, " per ", config.scope);
   if (varies([](const auto& c) { return c.buffer; })) absl::StrAppend(&label, " buffer ", config.buffer);
   if (varies([](const auto& c) { return c.window; })) absl::StrAppend(&label, " window ", config.window);
-  if (ReadsLambda(config)) {
-    bool several = false;
-    for (const auto& other : all) several |= ReadsLambda(other) && other.mix_lambda != config.mix_lambda;
-    if (several) absl::StrAppend(&label, " lambda ", config.mix_lambda);
+  // The same, among those that read it.
+  const auto varies_where = [&](auto reads, auto field) {
+    return reads(config) && std::any_of(all.begin(), all.end(), [&](const CompressionConfig& other) {
+             return reads(other) && field(other) != field(config);
+           });
+  };
+  if (varies_where(ReadsLambda, [](const auto& c) { return c.mix_lambda; })) {
+    absl::StrAppend(&label, " lambda ", config.mix_lambda);
+  }
+  if (varies_where(ReadsKernel, [](const auto& c) { return c.kernel_size; })) {
+    absl::StrAppend(&label, " kernel ", config.kernel_size);
   }
   return label;
 }
@@ -168,8 +181,8 @@ absl::StatusOr<Sweep> MakeSweep(const std::vector<std::pair<std::string, std::st
     if (!known.insert(KeyWithShare(setting)).second) continue;
     if (IsLeftOut(setting.config) && split.size() > 1) {
       sweep.notes.push_back(absl::StrCat(SettingKey(setting.config),
-                                         " is left out: one set for all layers (--kv-scope=sequence) has one size, a "
-                                         "pyramid has several"));
+                                         " is left out: one set for all layers (--kv-scope=sequence) has one size, ",
+                                         setting.config.schedule, " has several"));
       continue;
     }
     if (const absl::Status valid = Checkable(setting).Validate(); !valid.ok()) return WithExitCode(valid, kExitUsage);

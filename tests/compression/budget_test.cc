@@ -93,6 +93,73 @@ TEST(BudgetTest, LargestModelsDoNotOverflow) {
   }
 }
 
+CompressionConfig Weighted(int32_t budget, std::vector<double> weights) {
+  CompressionConfig config;
+  config.schedule = "weighted";
+  config.budget = budget;
+  config.layer_weights = std::move(weights);
+  return config;
+}
+
+TEST(BudgetTest, WeightedByHand) {
+  // Beyond the window of 8 there are 4 x 10 slots: one each, and 36 by weight.
+  EXPECT_EQ(AllocateBudgets(Weighted(18, {1, 2, 0, 1}), 4), (std::vector<int32_t>{18, 27, 9, 18}));
+  // 1 + 27 x (2, 2, 3) / 7 = 8.71, 8.71, 12.57: the two that are missing go to the first two.
+  EXPECT_EQ(AllocateBudgets(Weighted(8 + 10, {0.2, 0.2, 0.3}), 3), (std::vector<int32_t>{17, 17, 20}));
+  EXPECT_EQ(AllocateBudgets(Weighted(8 + 3, {5, 5, 5}), 3), (std::vector<int32_t>{11, 11, 11}));
+  // 1 + 3 x (1, 1, 0) / 2: of equal remainders the earlier.
+  EXPECT_EQ(AllocateBudgets(Weighted(8 + 2, {1, 1, 0}), 3), (std::vector<int32_t>{11, 10, 9}));
+}
+
+// Equal weights are uniform, whatever their size.
+TEST(BudgetTest, EqualWeights) {
+  for (const double weight : {0.001, 1.0, 333.3}) {
+    EXPECT_EQ(AllocateBudgets(Weighted(300, std::vector<double>(28, weight)), 28), std::vector<int32_t>(28, 300));
+  }
+}
+
+// What a layer cannot use of a prompt goes to the others, by their weights; where they have none, evenly.
+TEST(BudgetTest, WeightedPrompts) {
+  const CompressionConfig config = Weighted(18, {1, 2, 0, 1});
+  EXPECT_EQ(AllocatePromptBudgets(config, 4, 100), AllocateBudgets(config, 4));
+  EXPECT_EQ(AllocatePromptBudgets(config, 4, 18), std::vector<int32_t>(4, 18));
+  // Layer 1 takes 14 of its 19 beyond the window; 26 are left: 1 + 23 x (1, 0, 1) / 2.
+  EXPECT_EQ(AllocatePromptBudgets(config, 4, 22), (std::vector<int32_t>{21, 22, 9, 20}));
+  EXPECT_EQ(AllocatePromptBudgets(Weighted(18, {1, 0, 0, 0}), 4, 20), (std::vector<int32_t>{20, 18, 17, 17}));
+}
+
+TEST(BudgetTest, WeightedOverAGrid) {
+  uint64_t state = 1;
+  for (int layers = 1; layers <= 80; ++layers) {
+    std::vector<double> weights;
+    for (int l = 0; l < layers; ++l) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      const double unit = static_cast<double>(state >> 40) / (1 << 24);
+      weights.push_back(l % 3 == 0 ? 0 : unit * (l % 5 == 0 ? 1000 : 1));
+    }
+    if (layers == 1) weights[0] = 1;
+    for (const int32_t C : {1, 2, 56, 1016}) {
+      const CompressionConfig config = Weighted(C + 8, weights);
+      const std::vector<int32_t> budgets = AllocateBudgets(config, layers);
+      SCOPED_TRACE(testing::Message() << layers << " layers, C " << C);
+      ASSERT_EQ(std::accumulate(budgets.begin(), budgets.end(), int64_t{0}), int64_t{layers} * config.budget);
+      for (int l = 0; l < layers; ++l) {
+        ASSERT_GE(budgets[l], 9);
+        for (int k = 0; k < layers; ++k) {
+          if (weights[k] > weights[l]) ASSERT_GE(budgets[k], budgets[l]);
+        }
+      }
+      for (const int32_t prompt : {C + 9, C + 8 + C / 2 + 1, 5 * (C + 8), 100000}) {
+        const std::vector<int32_t> clamped = AllocatePromptBudgets(config, layers, prompt);
+        ASSERT_EQ(std::accumulate(clamped.begin(), clamped.end(), int64_t{0}), int64_t{layers} * config.budget);
+        ASSERT_GE(*std::min_element(clamped.begin(), clamped.end()), 9);
+        ASSERT_LE(*std::max_element(clamped.begin(), clamped.end()), prompt);
+        if (prompt == 100000) ASSERT_EQ(clamped, budgets);
+      }
+    }
+  }
+}
+
 TEST(BudgetTest, Uniform) {
   CompressionConfig config;
   config.budget = 300;

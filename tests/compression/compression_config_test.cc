@@ -32,14 +32,16 @@ TEST(CompressionConfigTest, DefaultsAreThoseOfTheSpecification) {
 }
 
 TEST(CompressionConfigTest, EveryAlgorithmMakesItsScorer) {
-  EXPECT_EQ(AlgorithmNames(), "rkv, snapkv, streamingllm, h2o, keydiff, gkv");
-  for (const char* name : {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv"}) {
+  EXPECT_EQ(AlgorithmNames(), "rkv, snapkv, streamingllm, h2o, keydiff, gkv, random");
+  for (const char* name : {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"}) {
     CompressionConfig config;
     config.algorithm = name;
     EXPECT_TRUE(config.enabled() && config.Validate().ok()) << name;
     EXPECT_TRUE(IsAlgorithm(name));
     const auto scorer = MakeScorer(config);
-    EXPECT_EQ(scorer->needs_queries(), config.algorithm != "streamingllm" && config.algorithm != "keydiff") << name;
+    const bool blind =
+        config.algorithm == "streamingllm" || config.algorithm == "keydiff" || config.algorithm == "random";
+    EXPECT_EQ(scorer->needs_queries(), !blind) << name;
     EXPECT_EQ(scorer->needs_running_score(),
               config.algorithm == "h2o" || config.algorithm == "gkv" || config.algorithm == "rkv")
         << name;
@@ -57,6 +59,16 @@ TEST(CompressionConfigTest, Scopes) {
   EXPECT_TRUE(config.Validate().ok());
 }
 
+TEST(CompressionConfigTest, AWeightForEachLayerOfTheModel) {
+  CompressionConfig config;
+  config.layer_weights = {1, 2, 3};
+  EXPECT_TRUE(config.ValidateFor(4).ok());  // not read
+  config.schedule = "weighted";
+  EXPECT_TRUE(config.Validate().ok());
+  EXPECT_TRUE(config.ValidateFor(3).ok());
+  EXPECT_THAT(std::string(config.ValidateFor(4).message()), HasSubstr("has 3 numbers, and the model 4 layers"));
+}
+
 TEST(CompressionConfigTest, RefusalsNameTheFlag) {
   struct Case {
     const char* message;
@@ -64,7 +76,7 @@ TEST(CompressionConfigTest, RefusalsNameTheFlag) {
   };
   const Case cases[] = {
       {"--kv-compression=rvk: must be one of none, rkv, snapkv, ", [](auto& c) { c.algorithm = "rvk"; }},
-      {"--kv-schedule=cone: must be one of uniform, pyramid", [](auto& c) { c.schedule = "cone"; }},
+      {"--kv-schedule=cone: must be one of uniform, pyramid, weighted", [](auto& c) { c.schedule = "cone"; }},
       {"--kv-scope=model: must be one of head, layer, sequence", [](auto& c) { c.scope = "model"; }},
       {"--kv-pooling=mean: must be one of max, avg", [](auto& c) { c.pooling = "mean"; }},
       {"--kv-group-reduce=avg: must be one of mean, max, sum", [](auto& c) { c.group_reduce = "avg"; }},
@@ -86,6 +98,18 @@ TEST(CompressionConfigTest, RefusalsNameTheFlag) {
       {"--kv-sinks=-1: must be between 0 and", [](auto& c) { c.num_sinks = -1; }},
       {"--kv-scope=sequence: must be head or layer with --kv-schedule=pyramid",
        [](auto& c) { c.scope = "sequence", c.schedule = "pyramid"; }},
+      {"--kv-scope=sequence: must be head or layer with --kv-schedule=weighted",
+       [](auto& c) { c.scope = "sequence", c.schedule = "weighted", c.layer_weights = {1}; }},
+      {"--kv-schedule=weighted: needs --kv-layer-weights", [](auto& c) { c.schedule = "weighted"; }},
+      {"--kv-layer-weights=-1: must be between 0 and",
+       [](auto& c) {
+         c.layer_weights = {1, -1};
+       }},
+      {"--kv-layer-weights=nan: must be between 0 and", [](auto& c) { c.layer_weights = {std::nan("")}; }},
+      {"--kv-layer-weights=0,0: must be more than 0 in some layer",
+       [](auto& c) {
+         c.layer_weights = {0, 0};
+       }},
       {"--kv-prefill=false: must be true with --kv-decode=false", [](auto& c) { c.prefill = c.decode = false; }},
       {"--kv-bounded-prefill=true: must be false with --kv-decode=false",
        [](auto& c) { c.bounded_prefill = true, c.decode = false; }},

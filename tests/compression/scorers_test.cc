@@ -10,7 +10,7 @@
 namespace cairn {
 namespace {
 
-constexpr const char* kAlgorithms[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv"};
+constexpr const char* kAlgorithms[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"};
 
 CompressionConfig ConfigOf(const std::string& algorithm) {
   CompressionConfig config;

@@ -17,7 +17,7 @@
 namespace cairn {
 namespace {
 
-constexpr const char* kPolicies[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv"};
+constexpr const char* kPolicies[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"};
 
 CompressionConfig Config(const std::string& algorithm, int32_t budget, int32_t buffer) {
   CompressionConfig config;
@@ -153,21 +153,24 @@ TEST(CompressionTest, AFullBatchEqualsOneByOne) {
 
 // Without decode events the budgets hang on each prompt's length: whoever had the place before.
 TEST(CompressionTest, PromptBudgetsFollowEachPrompt) {
-  CompressionConfig config = Config("snapkv", 16, 8);
-  config.decode = false;
-  config.schedule = "pyramid";
-  const std::vector<Request> requests = RandomRequests(15, 24, 60, 12);
-  EngineOptions options = Options("llama3", config);
-  options.max_num_seqs = 1;
-  const HarnessResult alone = Answer(options, requests);
-  options.max_num_seqs = 7;
-  const HarnessResult together = Answer(options, requests);
-  ExpectSameAnswers(alone, together, "24 prompts");
-  EXPECT_EQ(KeptSets(alone), KeptSets(together));
-  EXPECT_GT(alone.evictions.size(), 50u);
-  for (const Eviction& e : alone.evictions) {  // an event comes when the prompt has been read
-    const std::vector<int32_t> budgets = AllocatePromptBudgets(config, 4, static_cast<int32_t>(e.logical_length));
-    ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budgets[e.layer]) << "a prompt of " << e.logical_length;
+  for (const char* schedule : {"pyramid", "weighted"}) {
+    CompressionConfig config = Config("snapkv", 16, 8);
+    config.decode = false;
+    config.schedule = schedule;
+    config.layer_weights = {1, 3, 0, 2};
+    const std::vector<Request> requests = RandomRequests(15, 24, 60, 12);
+    EngineOptions options = Options("llama3", config);
+    options.max_num_seqs = 1;
+    const HarnessResult alone = Answer(options, requests);
+    options.max_num_seqs = 7;
+    const HarnessResult together = Answer(options, requests);
+    ExpectSameAnswers(alone, together, "24 prompts");
+    EXPECT_EQ(KeptSets(alone), KeptSets(together));
+    EXPECT_GT(alone.evictions.size(), 50u);
+    for (const Eviction& e : alone.evictions) {  // an event comes when the prompt has been read
+      const std::vector<int32_t> budgets = AllocatePromptBudgets(config, 4, static_cast<int32_t>(e.logical_length));
+      ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budgets[e.layer]) << "a prompt of " << e.logical_length;
+    }
   }
 }
 
@@ -307,9 +310,10 @@ TEST(CompressionTest, RanksThatDisagreeStopTheJobWithinTheStep) {
 // --- Memory ---
 
 TEST_P(PolicyTest, WhatIsKeptIsAscendingAndEndsInTheWindow) {
-  for (const char* schedule : {"uniform", "pyramid"}) {
+  for (const char* schedule : {"uniform", "pyramid", "weighted"}) {
     CompressionConfig config = Config(GetParam(), 20, 10);
     config.schedule = schedule;
+    config.layer_weights = {1, 3, 0, 2};
     const std::vector<int32_t> budgets = AllocateBudgets(config, 4);
     const HarnessResult result = Answer(Options("qwen3", config), RandomRequests(9, 4, 50, 80));
     EXPECT_GT(result.evictions.size(), 4u * 4 * 2);
@@ -331,10 +335,11 @@ int64_t SteadyBlocks(const CompressionConfig& config, int layers, int block) {
 }
 
 TEST(CompressionTest, ARequestNeverHoldsMoreThanBudgetAndBuffer) {
-  for (const char* schedule : {"uniform", "pyramid"}) {
+  for (const char* schedule : {"uniform", "pyramid", "weighted"}) {
     for (const int block : {1, 4, 16}) {
       CompressionConfig config = Config("rkv", 24, 8);
       config.schedule = schedule;
+      config.layer_weights = {1, 3, 0, 2};
       EngineOptions options = Options("qwen3", config);
       options.block_size = block;
       std::mt19937 rng(10);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <set>
 
+#include "kernels/core/token_hash.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/kv_select.h"
 #include "tests/kernels/op_testing.h"
@@ -661,6 +663,37 @@ TEST_P(KvScoresTest, RowSteps) {
   }
   EXPECT_TRUE(SameRowBits(y, 0, negative, 0));
   EXPECT_TRUE(out.GapsIntact() && x.GapsIntact() && recency.GapsIntact());
+}
+
+// A token's number depends on its layer, head (not on which of them a rank has) and position, and is uniform.
+TEST_P(KvScoresTest, RandomScores) {
+  Random random(12);
+  auto c = context(2);
+  const Shape shape = {1, 2, 8, 7, 140, 8};
+  Layer layer(random, *c, shape, DType::kBFloat16, 2, 0.5f, false);
+  layer.Write(*c);
+  Rows here(2, 132, 1), shifted(2, 132, 2), deeper(2, 132, 1);
+  Operands on(*c);
+  RandomScores(*c, layer.View(), 3, 4, on.F32(here));
+  RandomScores(*c, layer.View(), 3, 5, on.F32(shifted));
+  RandomScores(*c, layer.View(), 4, 4, on.F32(deeper));
+  on.Fetch();
+  double sum = 0;
+  std::set<float> values;
+  for (int h = 0; h < 2; ++h) {
+    for (int i = 0; i < 132; ++i) {
+      const float value = here.at(h, i);
+      ASSERT_EQ(value, UniformOfToken(3, 4 + h, i));
+      ASSERT_TRUE(value >= 0 && value < 1) << value;
+      sum += value;
+      values.insert({value, deeper.at(h, i)});
+      if (h == 1) {
+        ASSERT_EQ(shifted.at(0, i), value);
+      }
+    }
+  }
+  EXPECT_NEAR(sum / 264, 0.5, 0.06);  // standard deviation 0.018
+  EXPECT_GT(values.size(), 520);
 }
 
 TEST_P(KvScoresTest, RunningScores) {

@@ -56,6 +56,22 @@ TEST(SweepTest, AllLayersOneSetAndAPyramidAreLeftOut) {
   EXPECT_THAT(std::string(nothing.status().message()), HasSubstr("pyramid"));
 }
 
+TEST(SweepTest, PoolingAndWeightedBudgets) {
+  CompressionConfig base;
+  base.layer_weights = {1, 2};
+  const absl::StatusOr<Sweep> sweep = MakeSweep(
+      {{"kv_compression", "rkv,gkv"}, {"kv_kernel", "1,7"}, {"kv_schedule", "uniform,weighted"}}, base, false);
+  ASSERT_TRUE(sweep.ok()) << sweep.status();
+  EXPECT_THAT(Keys(*sweep),
+              ElementsAre("rkv-b1024-f128-w8-uniform-head-l0.1-k1", "rkv-b1024-f128-w8-weighted-head-l0.1-k1",
+                          "rkv-b1024-f128-w8-uniform-head-l0.1", "rkv-b1024-f128-w8-weighted-head-l0.1",
+                          "gkv-b1024-f128-w8-uniform-head", "gkv-b1024-f128-w8-weighted-head"));
+  std::vector<CompressionConfig> all;
+  for (const Setting& setting : sweep->settings) all.push_back(setting.config);
+  EXPECT_EQ(SeriesLabel(all[1], all), "rkv weighted kernel 1");
+  EXPECT_EQ(SeriesLabel(all[4], all), "gkv");
+}
+
 TEST(SweepTest, BadValuesNameTheFlag) {
   const struct {
     Lists lists;
@@ -69,6 +85,8 @@ TEST(SweepTest, BadValuesNameTheFlag) {
       {{{"kv_buffer", "1.5"}}, "--kv-buffer=1.5: '1.5': expected a whole number"},
       {{{"kv_lambda", "0.1,x"}}, "--kv-lambda=0.1,x: 'x': expected a number"},
       {{{"kv_lambda", "2"}, {"kv_compression", "rkv"}}, "--kv-lambda=2: must be between 0 and 1"},
+      {{{"kv_compression", "rkv"}, {"kv_kernel", "2"}}, "--kv-kernel=2: must be odd"},
+      {{{"kv_compression", "rkv"}, {"kv_schedule", "weighted"}}, "--kv-schedule=weighted: needs --kv-layer-weights"},
       {{{"kv_compression", "rvk"}}, "--kv-compression=rvk: must be one of none, "},
       {{{"kv_compression", "rkv"}, {"kv_budget", "8"}}, "--kv-budget=8: must be more than --kv-window=8"},
       {{{"kv_compression", "rkv"}, {"kv_scope", ""}}, "--kv-scope=: '': expected a name"},
