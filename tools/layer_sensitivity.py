@@ -8,6 +8,9 @@ sum least; that is what is printed.
 
   python3 tools/layer_sensitivity.py --model DIR --eval OUT [--num 6] [--budget 128] [--buffer 64] [--group 4]
 
+With --compare WEIGHTS, settings of the whole model stand side by side instead: R-KV with and without pooling, with uniform
+budgets and with these weights, and random eviction.
+
 DIR: a checkpoint of the Qwen2 or Llama family. OUT: the output directory of a `cairn eval` of chat questions. Needs torch,
 safetensors and tokenizers (CPU is enough: 30 s a question for 1.5 billion parameters).
 """
@@ -85,11 +88,12 @@ class Model:
 
 
 class Cache:
-    """Keys and values of one sequence, `compressed` layers of which R-KV reduces."""
+    """Keys and values of one sequence, of which the layers with a budget are reduced."""
 
-    def __init__(self, model, compressed):
-        self.compressed = compressed
+    def __init__(self, model, budgets, kernel=1, is_random=False):
+        self.budgets, self.kernel, self.is_random = budgets, kernel, is_random
         self.layers = [None] * model.layers
+        self.numbers = [torch.rand(model.kv_heads, 1 << 15) for _ in range(model.layers)] if is_random else None
 
     def append(self, layer, q, k, v):
         old = self.layers[layer]
@@ -98,28 +102,37 @@ class Cache:
         self.layers[layer] = (q[:, -WINDOW:], k, v)
         return k, v
 
-    def compress(self, budget, kernel):
-        for layer in self.compressed:
+    def compress(self):
+        for layer, budget in self.budgets.items():
             q, k, v = self.layers[layer]
             kv_heads, n, dim = k.shape
             if n <= budget:
                 continue
             m = n - WINDOW
-            logits = q.view(kv_heads, -1, WINDOW, dim) @ k[:, None, :m].transpose(2, 3) / math.sqrt(dim)
-            importance = torch.softmax(logits.max(1).values, -1).mean(1)
-            if kernel > 1:
-                importance = torch.nn.functional.max_pool1d(importance[:, None], kernel, 1, kernel // 2)[:, 0]
-            units = k / (k.norm(dim=-1, keepdim=True) + 1e-8)
-            similar = units @ units.transpose(1, 2)
-            slots = torch.arange(n)
-            similar[:, slots, slots] = 0
-            newest = torch.where(similar > THRESHOLD, slots, 0).max(-1).values
-            similar.scatter_(2, newest[..., None], 0)
-            redundancy = torch.softmax(similar.mean(1), -1)[:, :m]
-            score = LAMBDA * importance - (1 - LAMBDA) * redundancy
+            score = self.score(layer, q, k, m)
             kept = torch.topk(score, budget - WINDOW, dim=-1).indices.sort(-1).values
-            kept = torch.cat([kept, torch.arange(m, n).expand(kv_heads, -1)], 1)[..., None].expand(-1, -1, dim)
+            kept = torch.cat([kept, torch.arange(m, n).expand(kv_heads, -1)], 1)
+            if self.is_random:  # a token keeps its number
+                numbers = self.numbers[layer]
+                self.numbers[layer] = torch.cat([numbers[:, :n].gather(1, kept), numbers[:, n:]], 1)
+            kept = kept[..., None].expand(-1, -1, dim)
             self.layers[layer] = (q, k.gather(1, kept), v.gather(1, kept))
+
+    def score(self, layer, q, k, m):
+        kv_heads, n, dim = k.shape
+        if self.is_random:
+            return self.numbers[layer][:, :m]
+        logits = q.view(kv_heads, -1, WINDOW, dim) @ k[:, None, :m].transpose(2, 3) / math.sqrt(dim)
+        importance = torch.softmax(logits.max(1).values, -1).mean(1)
+        importance = torch.nn.functional.max_pool1d(importance[:, None], self.kernel, 1, self.kernel // 2)[:, 0]
+        units = k / (k.norm(dim=-1, keepdim=True) + 1e-8)
+        similar = units @ units.transpose(1, 2)
+        slots = torch.arange(n)
+        similar[:, slots, slots] = 0
+        newest = torch.where(similar > THRESHOLD, slots, 0).max(-1).values
+        similar.scatter_(2, newest[..., None], 0)
+        redundancy = torch.softmax(similar.mean(1), -1)[:, :m]
+        return LAMBDA * importance - (1 - LAMBDA) * redundancy
 
 
 def chains(model, directory, number):
@@ -141,6 +154,21 @@ def chains(model, directory, number):
         yield prompt, tokenizer.encode(answers[name] + "<|im_end|>", add_special_tokens=False).ids
 
 
+def comparison(model, options):
+    weights = [float(weight) for weight in options.compare.split(",")]
+    uniform = dict.fromkeys(range(model.layers), options.budget)
+    slots = (options.budget - WINDOW - 1) * model.layers / sum(weights)
+    weighted = {layer: WINDOW + 1 + round(slots * weight) for layer, weight in enumerate(weights)}
+    return {
+        "rkv, kernel 7, uniform": dict(budgets=uniform, kernel=7),
+        "rkv, kernel 1, uniform": dict(budgets=uniform, kernel=1),
+        "rkv, kernel 7, weighted": dict(budgets=weighted, kernel=7),
+        "rkv, kernel 1, weighted": dict(budgets=weighted, kernel=1),
+        "random, uniform": dict(budgets=uniform, is_random=True),
+        "random, weighted": dict(budgets=weighted, is_random=True),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
@@ -150,33 +178,43 @@ def main():
     parser.add_argument("--buffer", type=int, default=64)
     parser.add_argument("--kernel", type=int, default=1)
     parser.add_argument("--group", type=int, default=4, help="layers that are compressed together")
+    parser.add_argument("--compare", metavar="WEIGHTS", help="a comma list, one for each layer")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
     model = Model(options.model)
-    groups = [range(i, min(i + options.group, model.layers)) for i in range(0, model.layers, options.group)]
-    damage, tokens = torch.zeros(len(groups), dtype=torch.float64), 0
-    for prompt, answer in chains(options.model, options.eval, options.num):
+    if options.compare:
+        settings = comparison(model, options)
+    else:
+        groups = [range(i, min(i + options.group, model.layers)) for i in range(0, model.layers, options.group)]
+        settings = {
+            f"layers {group.start}-{group.stop - 1}": dict(budgets=dict.fromkeys(group, options.budget), kernel=options.kernel)
+            for group in groups
+        }
+    damage, tokens = torch.zeros(len(settings), dtype=torch.float64), 0
+    for number, (prompt, answer) in enumerate(chains(options.model, options.eval, options.num)):
+        torch.manual_seed(number)
         ids = torch.tensor(prompt + answer)
-        caches = [Cache(model, []), *(Cache(model, group) for group in groups)]
+        caches = [Cache(model, {}), *(Cache(model, **setting) for setting in settings.values())]
         model.forward(ids[: len(prompt)], torch.arange(len(prompt)), caches)
         at = len(prompt)
         full = options.budget + options.buffer
-        event = at if at >= full else full
+        event = max(at, full)
         while at < len(ids) - 1:
             if at == event:
                 for cache in caches:
-                    cache.compress(options.budget, options.kernel)
+                    cache.compress()
                 event += options.buffer
             end = min(event, len(ids) - 1)
             logs = model.forward(ids[at:end], torch.arange(at, end), caches)
             damage += (logs[0].exp() * (logs[0] - logs[1:])).sum((1, 2))
             tokens += end - at
             at = end
-        print("tokens", tokens, " ".join(f"{d:.5f}" for d in damage / tokens), flush=True)
-    weights = torch.sqrt(damage / damage.max())
-    for group, d in zip(groups, damage / tokens):
-        print(f"layers {group.start}-{group.stop - 1}: KL {d:.5f}")
-    print("--kv-layer-weights", ",".join(f"{weights[l // options.group]:.3f}" for l in range(model.layers)))
+        print(f"{number + 1} answers, {tokens} tokens:", " ".join(f"{d:.5f}" for d in damage / tokens), flush=True)
+    for name, d in zip(settings, damage / tokens):
+        print(f"{name}: KL {d:.5f}")
+    if not options.compare:
+        weights = torch.sqrt(damage / damage.max())
+        print("--kv-layer-weights", ",".join(f"{weights[l // options.group]:.3f}" for l in range(model.layers)))
 
 
 if __name__ == "__main__":
