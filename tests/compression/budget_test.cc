@@ -146,7 +146,9 @@ TEST(BudgetTest, WeightedOverAGrid) {
       for (int l = 0; l < layers; ++l) {
         ASSERT_GE(budgets[l], 9);
         for (int k = 0; k < layers; ++k) {
-          if (weights[k] > weights[l]) ASSERT_GE(budgets[k], budgets[l]);
+          if (weights[k] > weights[l]) {
+            ASSERT_GE(budgets[k], budgets[l]);
+          }
         }
       }
       for (const int32_t prompt : {C + 9, C + 8 + C / 2 + 1, 5 * (C + 8), 100000}) {
@@ -154,7 +156,9 @@ TEST(BudgetTest, WeightedOverAGrid) {
         ASSERT_EQ(std::accumulate(clamped.begin(), clamped.end(), int64_t{0}), int64_t{layers} * config.budget);
         ASSERT_GE(*std::min_element(clamped.begin(), clamped.end()), 9);
         ASSERT_LE(*std::max_element(clamped.begin(), clamped.end()), prompt);
-        if (prompt == 100000) ASSERT_EQ(clamped, budgets);
+        if (prompt == 100000) {
+          ASSERT_EQ(clamped, budgets);
+        }
       }
     }
   }
