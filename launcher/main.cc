@@ -1,8 +1,10 @@
 // The cairn command.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -23,6 +25,8 @@
 
 namespace cairn {
 namespace {
+
+constexpr std::chrono::seconds kRootSpeaksWithin(10);
 
 // One subcommand, one entry.
 const std::vector<Subcommand>& Subcommands() {
@@ -110,19 +114,29 @@ int Main(const std::vector<std::string>& arguments) {
     if (prints) PrintError(status);
     return ExitCodeOf(status);
   };
+  // Before there is a world: mpirun ends the job with the first rank that fails, and rank 0 is to have spoken by then.
+  const auto let_root_speak = [prints] {
+    if (!prints) std::this_thread::sleep_for(kRootSpeaksWithin);
+  };
+  const auto refuse = [&](const absl::Status& status) {
+    let_root_speak();
+    return fail(status);
+  };
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
     if (prints) std::fputs(CommandHelp(Subcommands()).c_str(), arguments.empty() ? stderr : stdout);
-    return arguments.empty() ? kExitUsage : kExitOk;
+    if (!arguments.empty()) return kExitOk;
+    let_root_speak();
+    return kExitUsage;
   }
   if (arguments[0] == "--version") {
     if (prints) std::printf("%s\n", BuildInfo().c_str());
     return kExitOk;
   }
   const absl::StatusOr<const Subcommand*> subcommand = FindSubcommand(arguments[0]);
-  if (!subcommand.ok()) return fail(subcommand.status());
+  if (!subcommand.ok()) return refuse(subcommand.status());
   const absl::StatusOr<CommandLine> command_line =
       ParseCommandLine({arguments.begin() + 1, arguments.end()}, **subcommand, Subcommands());
-  if (!command_line.ok()) return fail(command_line.status());
+  if (!command_line.ok()) return refuse(command_line.status());
   if (command_line->help) {
     if (prints) std::fputs(SubcommandHelp(**subcommand).c_str(), stdout);
     return kExitOk;
