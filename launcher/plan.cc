@@ -1,4 +1,5 @@
 // cairn plan: what a model takes and how many sequences it runs on given ranks, without weights and without ranks.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -39,7 +40,7 @@ struct StagePlan {
   int64_t weight_bytes = 0, kv_bytes = 0, ring_bytes = 0, num_blocks = 0, block_bytes = 0;
   int64_t activation_bytes = 0;                    // on a GPU
   int64_t full_blocks = 0, compressed_blocks = 0;  // of one sequence
-  int32_t first_budget = 0, last_budget = 0;
+  int32_t largest_budget = 0, smallest_budget = 0;
 
   static double Ratio(int64_t blocks, int64_t each) {
     return each > 0 ? static_cast<double>(blocks) / static_cast<double>(each) : 0;
@@ -132,8 +133,10 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
     if (options.compression.enabled()) {
       const Budgets budgets = footprint.BudgetsFor(1);
       stage.compressed_blocks = footprint.Steady(accountant, plan.max_length - 1)[0];
-      stage.first_budget = (*budgets)[stage.layers.begin];
-      stage.last_budget = (*budgets)[stage.layers.end - 1];
+      const auto [least, most] =
+          std::minmax_element(budgets->begin() + stage.layers.begin, budgets->begin() + stage.layers.end);
+      stage.largest_budget = *most;
+      stage.smallest_budget = *least;
     }
     plan.stages.push_back(stage);
   }
@@ -162,9 +165,9 @@ std::string PlanText(const Plan& plan) {
                     absl::StrFormat("%.1f", stage.full_sequences())});
     if (plan.on_gpus) rows.back().insert(rows.back().begin() + 3, Bytes(stage.activation_bytes));
     if (!compression.enabled()) continue;
-    rows.back().push_back(stage.first_budget == stage.last_budget
-                              ? absl::StrCat(stage.first_budget)
-                              : absl::StrCat(stage.first_budget, "..", stage.last_budget));
+    rows.back().push_back(stage.largest_budget == stage.smallest_budget
+                              ? absl::StrCat(stage.largest_budget)
+                              : absl::StrCat(stage.largest_budget, "..", stage.smallest_budget));
     rows.back().push_back(Bytes(stage.compressed_blocks * stage.block_bytes));
     rows.back().push_back(absl::StrFormat("%.1f", stage.compressed_sequences()));
   }
@@ -207,8 +210,8 @@ ordered_json PlanJson(const Plan& plan) {
                       {"kv_bytes_per_sequence", stage.full_blocks * stage.block_bytes},
                       {"max_sequences", stage.full_sequences()}});
     if (!plan.options.compression.enabled()) continue;
-    stages.back()["first_budget"] = stage.first_budget;
-    stages.back()["last_budget"] = stage.last_budget;
+    stages.back()["largest_budget"] = stage.largest_budget;
+    stages.back()["smallest_budget"] = stage.smallest_budget;
     stages.back()["compressed_kv_bytes_per_sequence"] = stage.compressed_blocks * stage.block_bytes;
     stages.back()["compressed_max_sequences"] = stage.compressed_sequences();
   }

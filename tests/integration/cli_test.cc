@@ -365,6 +365,8 @@ TEST_F(CliTest, BadCompressionSettingsAreOneLine) {
   EXPECT_THAT(error({"--kv-compression=rkv", "--kv-buffer=4"}), HasSubstr("--kv-buffer"));
   EXPECT_THAT(error({"--kv-compression=rkv", "--kv-budget=8"}), HasSubstr("--kv-budget"));
   EXPECT_THAT(error({"--kv-compression=rkv", "--kv-scope=sequence", "--kv-schedule=pyramid"}), HasSubstr("--kv-scope"));
+  EXPECT_THAT(error({"--kv-compression=rkv", "--kv-schedule=weighted"}), HasSubstr("needs --kv-layer-weights"));
+  EXPECT_THAT(error({"--kv-layer-weights=1,x"}), HasSubstr("--kv-layer-weights=1,x: 'x': expected a number"));
 }
 
 TEST_F(CliTest, PlanSaysWhatFits) {
@@ -392,6 +394,26 @@ TEST_F(CliTest, PlanSaysWhatFits) {
   const CommandResult small = RunCairn(0, {"plan", "--model", "llama-3.1-70b", "--rank-memory-bytes", "80GiB"});
   EXPECT_EQ(small.exit_code, 65);
   EXPECT_THAT(small.err, HasSubstr("raise -tp or -pp"));
+}
+
+// Budgets by the weights of a file of settings; stages show theirs.
+TEST_F(CliTest, PlanWithWeightedLayers) {
+  Write("run.yaml",
+        "kv_cache_compression_config:\n  algorithm: rkv\n  budget: 108\n  schedule: weighted\n"
+        "  layer_weights: [1, 2, 0, 1]\n");
+  const auto plan = [&](const char* model) {
+    return RunCairn(0, {"plan", "--model", model, "-pp", "2", "--pp-layer-partition", "2,2", "--rank-memory-bytes",
+                        "1GiB", "--config", Path("run.yaml"), "--output-json", Path("plan")});
+  };
+  const CommandResult done = plan(Checkpoint("qwen2").c_str());
+  ASSERT_EQ(done.exit_code, 0) << done.err;
+  // 8 + 1 each, and 4 x 99 slots by weight.
+  const json stages = json::parse(ReadAll(Path("plan")))["stages"];
+  EXPECT_EQ(stages[0]["largest_budget"], 9 + 198);
+  EXPECT_EQ(stages[0]["smallest_budget"], 9 + 99);
+  EXPECT_EQ(stages[1]["largest_budget"], 9 + 99);
+  EXPECT_EQ(stages[1]["smallest_budget"], 9);
+  EXPECT_THAT(plan("llama-3.1-8b").err, HasSubstr("--kv-layer-weights: has 4 numbers, and the model 32 layers"));
 }
 
 // As a start on that GPU: activations take their part, and weights are in the type that its matmul takes.
