@@ -36,6 +36,10 @@ absl::StatusOr<std::unique_ptr<CacheCompressor>> CacheCompressor::Create(Context
   const int first_rank = WorldRankOf({.tp = 0, .pp = groups->at.pp, .dp = groups->at.dp}, groups->sizes);
   CAIRN_ASSIGN_OR_RETURN(made->compressor_, Compressor::Create(*context, config, shape,
                                                                RankSync(groups->tp.get(), shape.heads, first_rank)));
+  if (made->compressor_->scope() == KeepScope::kSequence && !groups->is_last_stage()) {
+    const size_t sums = static_cast<size_t>(shape.max_slots) * sizeof(int64_t);
+    CAIRN_RETURN_IF_ERROR(groups->pp->ReserveMessages(groups->sizes.pp, sums));
+  }
   return made;
 }
 

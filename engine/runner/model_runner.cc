@@ -70,6 +70,9 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* contex
                            ShardSampler::Create(context->device(), runner->workspace_.sampled.dim(0),
                                                 runner->transformer_.config().vocab_size, groups->sizes.tp));
   }
+  if (!groups->is_last_stage()) {  // as many steps are under way as there are stages
+    CAIRN_RETURN_IF_ERROR(groups->pp->ReserveMessages(groups->sizes.pp, runner->workspace_.hidden.size_bytes()));
+  }
   if (!compression.enabled()) return runner;
   const CompressorShape shape = {.heads = weights.heads,
                                  .head_dim = static_cast<int>(config.head_dim),

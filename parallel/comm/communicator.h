@@ -48,6 +48,9 @@ class Communicator {
   // Memory in which AllReduce is quickest, for as long as the communicator lives; null where any will do. Collective;
   // the same size on every rank.
   virtual absl::StatusOr<void*> AllocateForReduce(size_t /*bytes*/) { return nullptr; }
+  // Room for `count` more of this rank's messages, each of at most `bytes`, where Send copies them on the device: from
+  // then on a message that fits waits on the stream for room instead of allocating.
+  virtual absl::Status ReserveMessages(int /*count*/, size_t /*bytes*/) { return absl::OkStatus(); }
 };
 
 }  // namespace cairn

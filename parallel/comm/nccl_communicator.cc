@@ -283,25 +283,45 @@ absl::Status NcclCommunicator::Broadcast(const Tensor& data, int root) {
   });
 }
 
+absl::StatusOr<std::unique_ptr<NcclCommunicator::Slot>> NcclCommunicator::MakeSlot(size_t bytes) const {
+  auto slot = std::make_unique<Slot>();
+  CAIRN_ASSIGN_OR_RETURN(slot->memory, Buffer::Allocate(stream_->device, bytes));
+  CAIRN_CUDA_CHECK(cudaEventCreateWithFlags(&slot->filled, cudaEventDisableTiming));
+  CAIRN_CUDA_CHECK(cudaEventCreateWithFlags(&slot->left, cudaEventDisableTiming));
+  return slot;
+}
+
+absl::Status NcclCommunicator::ReserveMessages(int count, size_t bytes) {
+  for (int i = 0; i < count; ++i) {
+    CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<Slot> slot, MakeSlot(bytes));
+    slots_.push_front(std::move(slot));
+  }
+  has_reserved_ = has_reserved_ || count > 0;
+  return absl::OkStatus();
+}
+
+// One that is free; or a new one; or, where room was reserved, the one that will be free first, once it is.
+absl::StatusOr<std::unique_ptr<NcclCommunicator::Slot>> NcclCommunicator::TakeSlot(size_t bytes) {
+  const auto fits = [&](const auto& slot) { return !slot->is_kept && slot->memory.size_bytes() >= bytes; };
+  auto taken = std::find_if(slots_.begin(), slots_.end(), [&](const auto& slot) {
+    return fits(slot) && cudaEventQuery(slot->left) != cudaErrorNotReady;
+  });
+  if (taken == slots_.end() && has_reserved_) {
+    taken = std::find_if(slots_.begin(), slots_.end(), fits);
+    if (taken != slots_.end()) CAIRN_CUDA_CHECK(cudaStreamWaitEvent(stream_->stream, (*taken)->left, 0));
+  }
+  if (taken == slots_.end()) return MakeSlot(bytes);
+  std::unique_ptr<Slot> slot = std::move(*taken);
+  slots_.erase(taken);
+  return slot;
+}
+
 absl::StatusOr<NcclCommunicator::Slot*> NcclCommunicator::FillSlot(const Tensor& data) {
-  Slot* slot = nullptr;
-  for (const auto& candidate : slots_) {
-    if (candidate->is_kept || candidate->memory.size_bytes() < data.size_bytes()) continue;
-    if (cudaEventQuery(candidate->left) == cudaErrorNotReady) continue;
-    slot = candidate.get();
-    break;
-  }
-  if (slot == nullptr) {
-    auto made = std::make_unique<Slot>();
-    CAIRN_ASSIGN_OR_RETURN(made->memory, Buffer::Allocate(stream_->device, data.size_bytes()));
-    CAIRN_CUDA_CHECK(cudaEventCreateWithFlags(&made->filled, cudaEventDisableTiming));
-    CAIRN_CUDA_CHECK(cudaEventCreateWithFlags(&made->left, cudaEventDisableTiming));
-    slot = slots_.emplace_back(std::move(made)).get();
-  }
+  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<Slot> slot, TakeSlot(data.size_bytes()));
   slot->bytes = data.size_bytes();
   CAIRN_CUDA_CHECK(
       cudaMemcpyAsync(slot->memory.data(), data.raw(), slot->bytes, cudaMemcpyDeviceToDevice, stream_->stream));
-  return slot;
+  return slots_.emplace_back(std::move(slot)).get();
 }
 
 // Out of a copy, on a stream of its own: this one goes on whenever the receiver asks. In a graph, whose streams must

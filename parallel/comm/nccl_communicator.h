@@ -71,6 +71,7 @@ class NcclCommunicator : public Communicator {
   absl::Status Synchronize() override;
   // From an NCCL of 2.27 on: a symmetric window.
   absl::StatusOr<void*> AllocateForReduce(size_t bytes) override;
+  absl::Status ReserveMessages(int count, size_t bytes) override;
 
  private:
   // A message that has been copied out of its sender's way.
@@ -101,6 +102,8 @@ class NcclCommunicator : public Communicator {
   bool IsLate() const;
   void BeginWait() { wait_begin_ = std::chrono::steady_clock::now(); }
 
+  absl::StatusOr<std::unique_ptr<Slot>> MakeSlot(size_t bytes) const;
+  absl::StatusOr<std::unique_ptr<Slot>> TakeSlot(size_t bytes);
   absl::StatusOr<Slot*> FillSlot(const Tensor& data);
   absl::Status RecvFromSelf(const Tensor& data);
 
@@ -116,7 +119,8 @@ class NcclCommunicator : public Communicator {
   std::chrono::steady_clock::time_point wait_begin_;
 
   cudaStream_t send_stream_ = nullptr;
-  std::vector<std::unique_ptr<Slot>> slots_;
+  std::deque<std::unique_ptr<Slot>> slots_;  // by their last use, the oldest first
+  bool has_reserved_ = false;
   std::deque<Slot*> to_self_;
 };
 

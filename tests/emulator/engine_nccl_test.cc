@@ -48,5 +48,37 @@ INSTANTIATE_TEST_SUITE_P(Layouts, NcclEngineTest,
                                                info.param.compressed ? "Compressed" : "Full");
                          });
 
+// Stages that send have their messages' copies from the start; with scope sequence they send scores too.
+TEST(NcclEngineMemory, NothingIsAllocatedAfterTheWarmUp) {
+  constexpr int kStages = 3;
+  for (const char* scope : {"none", "head", "sequence"}) {
+    SCOPED_TRACE(scope);
+    const bool compressed = scope != std::string("none");
+    EngineOptions options =
+        compressed ? CompressedGpuOptions("llama3", {1, kStages, 1}) : GpuOptions("llama3", {1, kStages, 1});
+    options.comm = "nccl";
+    if (compressed) options.compression.scope = scope;
+    fake_nccl::Reset();
+    cuda_emulator::SetDeviceCount(kStages);
+    int64_t before = 0, after = 0;
+    const auto statuses = RunThreadRanks(kStages, [&](ControlChannel& world) -> absl::Status {
+      CAIRN_ASSIGN_OR_RETURN(ProcessGroups groups, MakeProcessGroups(&world, options.parallel));
+      CAIRN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Create(options, std::move(groups)));
+      CAIRN_RETURN_IF_ERROR(world.Barrier());
+      if (world.rank() == 0) before = cuda_emulator::NumAllocations();
+      CAIRN_RETURN_IF_ERROR(world.Barrier());
+      if (!engine->is_leader()) return engine->Serve();
+      for (const Request& request : MixedRequests(compressed ? 40 : 0)) CAIRN_RETURN_IF_ERROR(engine->Add(request));
+      while (engine->HasWork()) CAIRN_RETURN_IF_ERROR(engine->Step().status());
+      after = cuda_emulator::NumAllocations();
+      EXPECT_EQ(engine->stats().cache.compactions > 0, compressed);
+      return engine->Shutdown();
+    });
+    cuda_emulator::SetDeviceCount(1);
+    for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(after, before);
+  }
+}
+
 }  // namespace
 }  // namespace cairn

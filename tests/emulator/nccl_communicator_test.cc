@@ -216,6 +216,39 @@ TEST(NcclPipeline, StagesDoNotWaitForTheNextOne) {
   });
 }
 
+// With room for two messages, six that nobody receives yet: nothing is allocated, the host does not wait, and the
+// stream writes no message into one that has not left.
+TEST(NcclPipeline, MessagesBeyondTheReservedRoomWaitOnTheStream) {
+  constexpr int kMessages = 6;
+  OnRanks(2, [](ControlChannel& world) -> absl::Status {
+    CAIRN_ASSIGN_OR_RETURN(const Rank rank, Rank::Make(world, NcclUse::kPipeline));
+    const Buffer memory = rank.Allocate(1000), one_memory = rank.Allocate(1000);
+    const Tensor data = rank.Floats(memory), one = rank.Floats(one_memory);
+    rank.Write(data, 0);
+    rank.Write(one, 1);
+    CAIRN_RETURN_IF_ERROR(rank.comm->ReserveMessages(2, data.size_bytes()));
+    CAIRN_RETURN_IF_ERROR(world.Barrier());
+    const int64_t allocations = cuda_emulator::NumAllocations();
+    CAIRN_RETURN_IF_ERROR(world.Barrier());
+    if (world.rank() == 0) {
+      for (int message = 0; message < kMessages; ++message) {
+        AddInPlace(*rank.context, data, one);
+        CAIRN_RETURN_IF_ERROR(rank.comm->Send(data, 1));
+      }
+    }
+    CAIRN_RETURN_IF_ERROR(world.Barrier());
+    EXPECT_EQ(cuda_emulator::NumAllocations(), allocations);
+    CAIRN_RETURN_IF_ERROR(world.Barrier());
+    for (int message = 0; message < kMessages && world.rank() == 1; ++message) {
+      CAIRN_RETURN_IF_ERROR(rank.comm->Recv(data, 0));
+      CAIRN_RETURN_IF_ERROR(rank.comm->Synchronize());
+      EXPECT_EQ(rank.Read(data), static_cast<float>(message + 1));
+    }
+    CAIRN_RETURN_IF_ERROR(rank.comm->Synchronize());
+    return world.Barrier();
+  });
+}
+
 // --- What goes wrong ---
 
 TEST(NcclFailures, AnErrorThatComesLaterReachesEveryRank) {
