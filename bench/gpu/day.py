@@ -423,6 +423,18 @@ def end_to_end(compression, cases, *flags):
     return stage
 
 
+def on_80_gb(compression, cases, *flags):
+    """The same in the memory of an 80 GB card, the shape of R-KV's table (an A100), where the GPU has more."""
+    def stage(day):
+        devices = [line for line in gpu_bench(day, "device").figures() if line["figure"] == "device"]
+        total = devices[0]["total_bytes"] if devices else 0
+        if total < 90e9 and not day.args.emulated:
+            return {"status": "skipped", "why": f"the GPU has {total / 1e9:.0f} GB: stages rkv and full are this shape"}
+        share = min(0.9, 0.9 * 80e9 / total)
+        return end_to_end(compression, cases, "--gpu-memory-utilization", f"{share:.4f}", *flags)(day)
+    return stage
+
+
 # Name, seconds at most, what it does. In the order of their worth, should time run out.
 STAGES = {
     "versions": (20, versions),
@@ -436,6 +448,9 @@ STAGES = {
     "full": (110, end_to_end("none", "1:8192,64:4096,max@16384:8192,max@32768:16384", "--max-model-len", "32768",
                              "--max-num-seqs", "128", "--steps", "24")),
     "nccl": (80, nccl),
+    "rkv_80gb": (60, on_80_gb("rkv", "max:1024", "--max-model-len", "16384", "--max-num-seqs", "640", "--steps", "144")),
+    "full_80gb": (60, on_80_gb("none", "max@16384:8192", "--max-model-len", "16384", "--max-num-seqs", "128",
+                               "--steps", "24")),
     "matmuls": (40, figures_of("matmul")),
     "memcheck": (60, sanitized("memcheck", "*/cuda*")),
     "racecheck": (60, sanitized("racecheck", "*Attention*/cuda*:*RmsNorm*/cuda*:*SelectTopK*/cuda*:*Redundancy*/cuda*"

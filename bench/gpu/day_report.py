@@ -10,6 +10,9 @@ DECODE_GOAL, ATTENTION_GOAL, SMALL_ATTENTION_GOAL = 0.75, 0.85, 0.60
 COMPRESSION_GOAL, GAIN_GOAL = 0.01, 0.90
 LARGE_LAUNCH_BYTES = 1e9
 
+# What the stages of whole engines end in, and the memory that this says. R-KV's table (arXiv 2505.24133): 9.19 times.
+MEMORIES = {"": "the same memory", "_80gb": "80 GB (R-KV's table on an A100 has 9.19 times at 16,384)"}
+
 
 def figures(record, stage, figure):
     found = record["stages"].get(stage, {}).get("figures", [])
@@ -68,11 +71,11 @@ def goal(what, wanted, got, at_most=False):
             "verdict": "reached" if reached else f"missed by {100 * off:.1f} points"}
 
 
-def gains(record):
+def gains(record, memory=""):
     """Compressed against full in the same memory, for each answer length that a full case stands for."""
     rows = []
-    best = [line for line in decodes(record, "rkv") if line["case"].startswith("max:")]
-    for full in decodes(record, "full"):
+    best = [line for line in decodes(record, "rkv" + memory) if line["case"].startswith("max:")]
+    for full in decodes(record, "full" + memory):
         if not full["case"].startswith("max@") or not best or "bound_ms" not in full:
             continue
         rkv = best[0]
@@ -107,10 +110,11 @@ def goals(record):
         if share is not None:
             rows.append(goal(f"compression, batch {line['batch']}: share of decode time", COMPRESSION_GOAL, share,
                              at_most=True))
-    for row in gains(record):
-        rows.append(goal(f"rkv over full in the same memory, answers of {row['answer']} tokens: {row['measured']:.2f} times "
-                         f"as fast, {row['allowed']:.2f} by arithmetic; share", GAIN_GOAL,
-                         row["measured"] / row["allowed"]))
+    for memory, words in MEMORIES.items():
+        for row in gains(record, memory):
+            rows.append(goal(f"rkv over full in {words}, answers of {row['answer']} tokens: {row['measured']:.2f} times "
+                             f"as fast, {row['allowed']:.2f} by arithmetic; share", GAIN_GOAL,
+                             row["measured"] / row["allowed"]))
     return rows
 
 
@@ -207,7 +211,7 @@ def report(record, names):
                   *table(["kernel", "batch", "slots", "KV heads", "us", "GB/s", "TFLOP/s"],
                          [[line["figure"], line.get("batch", 1), line["slots"], line["kv_heads"], number(line["us"]),
                            number(line.get("GB/s")), number(line.get("TFLOP/s"), 2)] for line in kernels])]
-    for stage in ("full", "rkv"):
+    for stage in (kind + memory for memory in MEMORIES for kind in ("full", "rkv")):
         if decodes(record, stage):
             lines += [f"## 8B-shaped, {stage}" if not record["emulated"] else f"## Tiny model, {stage}", "",
                       *decode_table(record, stage)]

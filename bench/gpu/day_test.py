@@ -59,6 +59,17 @@ class ReportTest(unittest.TestCase):
         self.assertAlmostEqual(gain["allowed"], (4000 / 17) / (1000 / 5))
         self.assertAlmostEqual(gain["measured"], (4000 / 34) / (1000 / 2.5))
 
+    def test_the_gain_in_80_gb_is_a_row_of_its_own(self):
+        larger = record()
+        larger["stages"]["full_80gb"] = {"status": "ok", "figures": [ENGINE, decode("max@16384:8192", 500, 8192, 2000.0)]}
+        larger["stages"]["rkv_80gb"] = {"status": "ok", "figures": [ENGINE, decode("max:1000", 2000, 1000, 2000.0)]}
+        rows = [row["goal"] for row in day_report.goals(larger)]
+        # Bounds: 2 s of products and 1.024 s of cache; 8 s and 0.5 s.
+        wanted = (2000 / 8.5) / (500 / 3.024)
+        row, = [row for row in rows if "R-KV's table" in row]
+        self.assertIn(f"answers of 16384 tokens: 4.00 times as fast, {wanted:.2f} by arithmetic", row)
+        self.assertIn("## 8B-shaped, rkv_80gb", day_report.report(larger, ["rkv_80gb"]))
+
     def test_report_of_a_gpu_names_it_and_every_stage(self):
         text = day_report.report(record(), ["versions", "greedy", "memcheck"])
         self.assertTrue(text.startswith("Ran on: Some GPU\n"))
