@@ -110,19 +110,12 @@ void LaunchDecodeOf(const AttentionParams<T>& p, unsigned items, cudaStream_t st
   CAIRN_LAUNCH((DecodeKernel<D, T, C>), stream, shape, p);
 }
 
-template <typename C, typename T>
-void LaunchDecodeFrom(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  if (p.step.head_dim == 64) return LaunchDecodeOf<64, T, C>(p, items, stream);
-  CAIRN_CHECK(p.step.head_dim == 128);
-  LaunchDecodeOf<128, T, C>(p, items, stream);
-}
-
 }  // namespace
 
 template <typename T>
 void LaunchDecode(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  if (p.step.dtype == DType::kFloat8E4M3) return LaunchDecodeFrom<__nv_fp8_e4m3>(p, items, stream);
-  LaunchDecodeFrom<T>(p, items, stream);
+  ForTileTypes<T>(p.step.head_dim, p.step.dtype,
+                  [&]<int D, typename C>() { LaunchDecodeOf<D, T, C>(p, items, stream); });
 }
 
 template void LaunchDecode<__nv_bfloat16>(const AttentionParams<__nv_bfloat16>&, unsigned, cudaStream_t);

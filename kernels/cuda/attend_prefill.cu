@@ -109,19 +109,12 @@ void LaunchPrefillOf(const AttentionParams<T>& p, unsigned items, cudaStream_t s
   CAIRN_LAUNCH((PrefillKernel<D, T, C>), stream, shape, p);
 }
 
-template <typename C, typename T>
-void LaunchPrefillFrom(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  if (p.step.head_dim == 64) return LaunchPrefillOf<64, T, C>(p, items, stream);
-  CAIRN_CHECK(p.step.head_dim == 128);
-  LaunchPrefillOf<128, T, C>(p, items, stream);
-}
-
 }  // namespace
 
 template <typename T>
 void LaunchPrefill(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  if (p.step.dtype == DType::kFloat8E4M3) return LaunchPrefillFrom<__nv_fp8_e4m3>(p, items, stream);
-  LaunchPrefillFrom<T>(p, items, stream);
+  ForTileTypes<T>(p.step.head_dim, p.step.dtype,
+                  [&]<int D, typename C>() { LaunchPrefillOf<D, T, C>(p, items, stream); });
 }
 
 template void LaunchPrefill<__nv_bfloat16>(const AttentionParams<__nv_bfloat16>&, unsigned, cudaStream_t);

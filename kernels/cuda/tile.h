@@ -234,6 +234,18 @@ struct SoftmaxState {
   }
 };
 
+// Calls launch with the head size and what the cache holds, T or E4M3, as template arguments.
+template <typename T, typename F>
+void ForTileTypes(int32_t head_dim, DType cached, F launch) {
+  const auto for_type = [&]<typename C>() {
+    if (head_dim == 64) return launch.template operator()<64, C>();
+    CAIRN_CHECK(head_dim == 128);
+    launch.template operator()<128, C>();
+  };
+  if (cached == DType::kFloat8E4M3) return for_type.template operator()<__nv_fp8_e4m3>();
+  for_type.template operator()<T>();
+}
+
 }  // namespace cairn::cuda
 
 #endif  // CAIRN_KERNELS_CUDA_TILE_H_

@@ -48,7 +48,7 @@ TEST_P(GpuTokensTest, AreTheReferences) {
   const nlohmann::json expected = ReadJson(absl::StrCat(CheckpointDir(c.family), "/expected.json"));
   EngineOptions options = GpuOptions(c.family, c.sizes);
   options.max_num_batched_tokens = c.tokens_per_step;
-  const HarnessResult result = Answer(options, ReferenceRequests(expected, kTokens));
+  const HarnessResult result = AnswerWithoutRaces(options, ReferenceRequests(expected, kTokens));
   for (size_t i = 0; i < expected["cases"].size(); ++i) {
     const auto reference = expected["cases"][i]["greedy_ids"].get<std::vector<int32_t>>();
     const Completion& answer = result.outputs.at(absl::StrCat("case", i)).completions[0];
@@ -111,12 +111,12 @@ TEST(GpuEngineTest, CacheInFloat8GivesTheCpusTokens) {
     options.compression.budget = 16;
     options.compression.buffer = 8;
     options.device = "cpu";
-    const HarnessResult cpu = Answer(options, requests);
+    const HarnessResult cpu = AnswerWithoutRaces(options, requests);
     options.device = "cuda";
     for (const ParallelSizes sizes :
          {ParallelSizes{1, 1, 1}, ParallelSizes{2, 1, 1}, ParallelSizes{1, 2, 1}, ParallelSizes{2, 2, 1}}) {
       options.parallel = sizes;
-      const HarnessResult gpu = Answer(options, requests);
+      const HarnessResult gpu = AnswerWithoutRaces(options, requests);
       for (const auto& [id, output] : cpu.outputs) {
         EXPECT_EQ(output.completions[0].token_ids, gpu.outputs.at(id).completions[0].token_ids)
             << policy << " " << id << " tp " << sizes.tp << " pp " << sizes.pp;
@@ -125,7 +125,7 @@ TEST(GpuEngineTest, CacheInFloat8GivesTheCpusTokens) {
       EXPECT_GT(gpu.stats.replayed_steps, 0);
       EngineOptions eager = options;
       eager.enforce_eager = true;
-      ExpectSameBits(Answer(eager, requests), gpu);
+      ExpectSameBits(AnswerWithoutRaces(eager, requests), gpu);
     }
   }
 }
@@ -142,12 +142,12 @@ TEST(GpuEngineTest, SamplesAsTheCpuDoes) {
   }
   EngineOptions options = GpuOptions("qwen3");
   options.device = "cpu";
-  const HarnessResult cpu = Answer(options, requests);
+  const HarnessResult cpu = AnswerWithoutRaces(options, requests);
   options.device = "cuda";
   for (const ParallelSizes sizes : {ParallelSizes{1, 1, 1}, ParallelSizes{2, 1, 1}, ParallelSizes{1, 2, 1}}) {
     options.parallel = sizes;
     SCOPED_TRACE(absl::StrCat("tp ", sizes.tp, " pp ", sizes.pp));
-    ExpectSameTokens(cpu, Answer(options, requests));
+    ExpectSameTokens(cpu, AnswerWithoutRaces(options, requests));
   }
 }
 
@@ -157,11 +157,11 @@ TEST(GpuGraphsTest, ReplayedStepsGiveTheSameBits) {
   EngineOptions options = GpuOptions("qwen3");
   options.max_num_seqs = 5;  // recorded with 1, 2, 4 and 5 rows: three sequences are a step of four
   options.enforce_eager = true;
-  const HarnessResult eager = Answer(options, MixedRequests());
+  const HarnessResult eager = AnswerWithoutRaces(options, MixedRequests());
   EXPECT_EQ(eager.stats.recorded_steps, 0);
   EXPECT_EQ(eager.stats.replayed_steps, 0);
   options.enforce_eager = false;
-  const HarnessResult recorded = Answer(options, MixedRequests());
+  const HarnessResult recorded = AnswerWithoutRaces(options, MixedRequests());
   EXPECT_EQ(recorded.stats.recorded_steps, 4);
   EXPECT_GT(recorded.stats.replayed_steps, 15);
   ExpectSameBits(eager, recorded);
@@ -171,13 +171,13 @@ TEST(GpuGraphsTest, ReplayedStepsGiveTheSameBits) {
 TEST(GpuGraphsTest, StagesRecordRanksThatSpeakThroughTheHostDoNot) {
   EngineOptions options = GpuOptions("llama3", {1, 2, 1});
   options.enforce_eager = true;
-  const HarnessResult eager = Answer(options, MixedRequests());
+  const HarnessResult eager = AnswerWithoutRaces(options, MixedRequests());
   options.enforce_eager = false;
-  const HarnessResult recorded = Answer(options, MixedRequests());
+  const HarnessResult recorded = AnswerWithoutRaces(options, MixedRequests());
   EXPECT_GT(recorded.stats.replayed_steps, 0);
   ExpectSameBits(eager, recorded);
   options.parallel = {2, 1, 1};
-  EXPECT_EQ(Answer(options, MixedRequests()).stats.recorded_steps, 0);
+  EXPECT_EQ(AnswerWithoutRaces(options, MixedRequests()).stats.recorded_steps, 0);
 }
 
 // Beyond one span of attention a step is another kind: it is recorded when it first comes.
@@ -186,11 +186,11 @@ TEST(GpuGraphsTest, LongSequencesAreRecordedAnew) {
   options.max_model_len = 280;
   options.max_num_seqs = 1;
   const Request request = GreedyRequest("long", MadeUpPrompt(248, 0, 11), 16);
-  const HarnessResult recorded = Answer(options, {request});
+  const HarnessResult recorded = AnswerWithoutRaces(options, {request});
   EXPECT_EQ(recorded.stats.recorded_steps, 2);
   EXPECT_EQ(recorded.stats.replayed_steps, 14);  // of the 15 decode steps the ninth was recorded
   options.device = "cpu";
-  ExpectSameTokens(Answer(options, {request}), recorded);
+  ExpectSameTokens(AnswerWithoutRaces(options, {request}), recorded);
 }
 
 // --- Memory ---

@@ -32,11 +32,11 @@ inline EngineOptions CompressedGpuOptions(const std::string& family, ParallelSiz
   return options;
 }
 
-inline HarnessResult Answer(const EngineOptions& options, const std::vector<Request>& requests) {
-  absl::StatusOr<HarnessResult> result = RunEngine(options, requests);
-  EXPECT_TRUE(result.ok()) << result.status();
+// Nothing fails, and no kernel's threads race.
+inline HarnessResult AnswerWithoutRaces(const EngineOptions& options, const std::vector<Request>& requests) {
+  HarnessResult result = Answer(options, requests);
   EXPECT_EQ(cuda_emulator::NumRaces(), 0);
-  return result.ok() ? *std::move(result) : HarnessResult();
+  return result;
 }
 
 inline std::vector<int32_t> MadeUpPrompt(int length, int first, int step) {
@@ -78,9 +78,9 @@ inline void ExpectNearTheCpu(EngineOptions options, std::vector<Request> request
   for (const int tp : {1, 2}) {
     options.parallel.tp = tp;
     options.device = "cpu";
-    const HarnessResult cpu = Answer(options, requests);
+    const HarnessResult cpu = AnswerWithoutRaces(options, requests);
     options.device = "cuda";
-    const HarnessResult gpu = Answer(options, requests);
+    const HarnessResult gpu = AnswerWithoutRaces(options, requests);
     for (const auto& [id, output] : cpu.outputs) {
       const TokenLogprob &wanted = output.completions[0].logprobs[0],
                          &found = gpu.outputs.at(id).completions[0].logprobs[0];

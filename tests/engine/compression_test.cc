@@ -54,12 +54,6 @@ std::vector<Request> RandomRequests(int seed, int count, int longest_prompt, int
   return requests;
 }
 
-HarnessResult Answer(const EngineOptions& options, const std::vector<Request>& requests) {
-  absl::StatusOr<HarnessResult> result = RunEngine(options, requests);
-  EXPECT_TRUE(result.ok()) << result.status();
-  return result.ok() ? *std::move(result) : HarnessResult();
-}
-
 // (request, answer, logical length, layer, head) -> positions kept.
 using Kept = std::map<std::tuple<std::string, int, int64_t, int, int>, std::vector<int32_t>>;
 

@@ -2,6 +2,8 @@
 #ifndef CAIRN_TESTS_ENGINE_ENGINE_HARNESS_H_
 #define CAIRN_TESTS_ENGINE_ENGINE_HARNESS_H_
 
+#include <gtest/gtest.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -92,6 +94,13 @@ inline absl::StatusOr<HarnessResult> RunEngine(const EngineOptions& options, con
   };
   for (const absl::Status& status : RunThreadRanks(options.parallel.world(), body)) CAIRN_RETURN_IF_ERROR(status);
   return result;
+}
+
+// The same where nothing may fail.
+inline HarnessResult Answer(const EngineOptions& options, const std::vector<Request>& requests) {
+  absl::StatusOr<HarnessResult> result = RunEngine(options, requests);
+  EXPECT_TRUE(result.ok()) << result.status();
+  return result.ok() ? *std::move(result) : HarnessResult();
 }
 
 }  // namespace cairn

@@ -44,12 +44,6 @@ std::vector<Request> Requests(int count, int longest_prompt, int longest_answer)
   return requests;
 }
 
-HarnessResult Answer(const EngineOptions& options, const std::vector<Request>& requests) {
-  absl::StatusOr<HarnessResult> result = RunEngine(options, requests);
-  EXPECT_TRUE(result.ok()) << result.status();
-  return result.ok() ? *std::move(result) : HarnessResult();
-}
-
 std::vector<std::pair<std::string, std::vector<int32_t>>> KeptSets(const HarnessResult& result) {
   std::vector<std::pair<std::string, std::vector<int32_t>>> kept;
   for (const Eviction& e : result.evictions) {

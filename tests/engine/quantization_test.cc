@@ -32,12 +32,6 @@ std::vector<Request> Requests() {
   return requests;
 }
 
-HarnessResult Answer(const EngineOptions& options) {
-  const absl::StatusOr<HarnessResult> result = RunEngine(options, Requests());
-  EXPECT_TRUE(result.ok()) << result.status();
-  return result.ok() ? *result : HarnessResult();
-}
-
 double FirstLogprob(const HarnessResult& result, int i) {
   return result.outputs.at(absl::StrCat("r", i)).completions[0].logprobs.at(0).logprob;
 }
@@ -47,9 +41,9 @@ double FirstLogprob(const HarnessResult& result, int i) {
 // of their row's largest.
 TEST(QuantizationTest, AnswersAreNearThoseOfTheWholeWeights) {
   for (const char* family : {"llama3", "qwen3"}) {
-    const HarnessResult whole = Answer(Options(family, "none"));
+    const HarnessResult whole = Answer(Options(family, "none"), Requests());
     for (const auto& [name, most] : {std::pair<const char*, double>{"fp8", 0.3}, {"int8", 0.15}}) {
-      const HarnessResult quantized = Answer(Options(family, name));
+      const HarnessResult quantized = Answer(Options(family, name), Requests());
       double difference = 0;
       for (int i = 0; i < 6; ++i) difference += std::abs(FirstLogprob(whole, i) - FirstLogprob(quantized, i)) / 6;
       EXPECT_GT(difference, 0) << family << " " << name << ": nothing was quantized";
@@ -59,11 +53,11 @@ TEST(QuantizationTest, AnswersAreNearThoseOfTheWholeWeights) {
 }
 
 TEST(QuantizationTest, StagesAndBatchesChangeNoBit) {
-  const HarnessResult one = Answer(Options("qwen3", "fp8"));
+  const HarnessResult one = Answer(Options("qwen3", "fp8"), Requests());
   EngineOptions alone = Options("qwen3", "fp8", {1, 2, 1});
   alone.max_num_seqs = 1;
   for (const EngineOptions& options : {Options("qwen3", "fp8", {1, 3, 1}), alone}) {
-    const HarnessResult other = Answer(options);
+    const HarnessResult other = Answer(options, Requests());
     for (const auto& [id, output] : one.outputs) {
       EXPECT_EQ(output.completions[0].token_ids, other.outputs.at(id).completions[0].token_ids) << id;
       for (size_t t = 0; t < output.completions[0].logprobs.size(); ++t) {
@@ -75,7 +69,8 @@ TEST(QuantizationTest, StagesAndBatchesChangeNoBit) {
 
 // Row-parallel shards have scales of their own (kernels/ops/matmul.h): near, not equal.
 TEST(QuantizationTest, TensorParallelIsNear) {
-  const HarnessResult one = Answer(Options("llama3", "fp8")), two = Answer(Options("llama3", "fp8", {2, 1, 1}));
+  const HarnessResult one = Answer(Options("llama3", "fp8"), Requests()),
+                      two = Answer(Options("llama3", "fp8", {2, 1, 1}), Requests());
   for (int i = 0; i < 6; ++i) EXPECT_NEAR(FirstLogprob(one, i), FirstLogprob(two, i), 0.5) << i;
 }
 
@@ -142,12 +137,12 @@ class Float8Checkpoint {
 };
 
 TEST(QuantizationTest, ACheckpointInFloat8IsWhatQuantizingAtLoadingGives) {
-  const HarnessResult made = Answer(Options("llama3", "fp8"));
+  const HarnessResult made = Answer(Options("llama3", "fp8"), Requests());
   for (const auto scales : {Float8Checkpoint::Scales::kRows, Float8Checkpoint::Scales::kColumn}) {
     const Float8Checkpoint checkpoint(scales);
     EngineOptions options = Options("llama3", "none");
     options.model = checkpoint.path();
-    const HarnessResult taken = Answer(options);
+    const HarnessResult taken = Answer(options, Requests());
     for (const auto& [id, output] : made.outputs) {
       EXPECT_EQ(output.completions[0].token_ids, taken.outputs.at(id).completions[0].token_ids) << id;
       EXPECT_EQ(output.completions[0].logprobs[0].logprob, taken.outputs.at(id).completions[0].logprobs[0].logprob);
@@ -156,11 +151,11 @@ TEST(QuantizationTest, ACheckpointInFloat8IsWhatQuantizingAtLoadingGives) {
 }
 
 TEST(QuantizationTest, AScaleForTheWholeMatrix) {
-  const HarnessResult whole = Answer(Options("llama3", "none"));
+  const HarnessResult whole = Answer(Options("llama3", "none"), Requests());
   const Float8Checkpoint checkpoint(Float8Checkpoint::Scales::kMatrix);
   EngineOptions options = Options("llama3", "none", {2, 1, 1});
   options.model = checkpoint.path();
-  const HarnessResult taken = Answer(options);
+  const HarnessResult taken = Answer(options, Requests());
   double difference = 0;
   for (int i = 0; i < 6; ++i) difference += std::abs(FirstLogprob(whole, i) - FirstLogprob(taken, i)) / 6;
   EXPECT_LT(difference, 0.65);
