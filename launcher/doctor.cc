@@ -110,8 +110,8 @@ class Examination {
     std::vector<Range> stages;
     Append(CheckShards(options_, *config, stages));
     if (stages.empty() || !groups_.has_value()) return;
-    Append(CheckMemory(options_, *config, stages[groups_->at.pp], groups_->at, world_.channel().local_size(),
-                       AvailableMemory()));
+    Append(CheckMemory(options_, *config, stages[groups_->at.pp], groups_->at,
+                       FindMemory(options_, world_.channel().local_size())));
   }
 
   World& world_;

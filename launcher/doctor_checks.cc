@@ -9,10 +9,13 @@
 #include "absl/strings/str_format.h"
 #include "engine/cache/cache_size.h"
 #include "engine/config/model_config_reader.h"
+#include "engine/host_resources.h"
 #include "engine/rank_setup.h"
+#include "engine/runner/model_runner.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weight_source.h"
+#include "kernels/core/context.h"
 #include "launcher/byte_size.h"
 #include "parallel/pipeline/partition.h"
 
@@ -177,24 +180,44 @@ int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCo
   return bytes;
 }
 
+SharedMemory FindMemory(const EngineOptions& options, int local_ranks) {
+  const int gpus = options.device == "cpu" ? 0 : Context::NumCudaDevices();
+  if (gpus > 0) {
+    const absl::StatusOr<std::unique_ptr<Context>> gpu = Context::Cuda(0, DType::kFloat32);
+    if (gpu.ok()) {
+      const int64_t bytes = static_cast<int64_t>((*gpu)->device_memory().total_bytes);
+      return {(*gpu)->device(), bytes, (local_ranks + gpus - 1) / gpus};
+    }
+  }
+  return {Device(), AvailableMemory(), local_ranks};
+}
+
 std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig& config, const Range& layers,
-                                 const RankCoordinates& at, int local_ranks, int64_t available_bytes) {
+                                 const RankCoordinates& at, const SharedMemory& memory) {
   const absl::StatusOr<DType> compute = ComputeType(options.dtype, config.dtype);
   if (!compute.ok()) return {Failure("memory", compute.status(), "choose a --dtype")};
   const absl::StatusOr<Quantization> quantization = ParseQuantization(options.quantization);
   if (!quantization.ok()) return {Failure("memory", quantization.status(), "choose a --quantization")};
   const absl::StatusOr<DType> cached = KvCacheType(options.kv_cache_dtype, *compute);
   if (!cached.ok()) return {Failure("memory", cached.status(), "choose a --kv-cache-dtype")};
-  const int64_t weights = WeightBytes(config, layers, at, options.parallel, *compute, *quantization);
-  const int64_t kv_heads =
-      ShardHeads(config.num_heads, config.num_kv_heads, options.parallel.tp, at.tp)->kv_heads.size();
-  const int64_t per_token = layers.size() * kv_heads * config.head_dim * 2 * static_cast<int64_t>(DTypeSize(*cached));
+  const int64_t weights = WeightBytes(config, layers, at, options.parallel, *compute, *quantization, memory.device);
+  const HeadShard heads = *ShardHeads(config.num_heads, config.num_kv_heads, options.parallel.tp, at.tp);
+  const int64_t per_token =
+      layers.size() * heads.kv_heads.size() * config.head_dim * 2 * static_cast<int64_t>(DTypeSize(*cached));
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
-  const double share = static_cast<double>(available_bytes) / local_ranks;
-  const double for_cache = (share - static_cast<double>(weights)) * options.gpu_memory_utilization;
-  Finding finding = Good("memory", absl::StrCat("weights ", FormatBytes(static_cast<double>(weights)), " and ",
-                                                FormatBytes(static_cast<double>(per_token)), " of KV cache a token, ",
-                                                FormatBytes(share), " free for this rank"));
+  const double share = static_cast<double>(memory.bytes) / memory.sharers, used = options.gpu_memory_utilization;
+  double for_cache = (share - static_cast<double>(weights)) * used;
+  std::string needs = absl::StrCat("weights ", FormatBytes(static_cast<double>(weights)));
+  if (!memory.device.is_cpu()) {
+    const int64_t activations = ShapeOfSteps(config, heads, options.parallel, at, *compute, options.max_num_seqs,
+                                             options.max_num_batched_tokens)
+                                    .size_bytes();
+    for_cache = share * used - static_cast<double>(weights + activations);
+    absl::StrAppend(&needs, ", activations ", FormatBytes(static_cast<double>(activations)));
+  }
+  Finding finding = Good(
+      "memory", absl::StrCat(needs, " and ", FormatBytes(static_cast<double>(per_token)), " of KV cache a token, ",
+                             FormatBytes(share), memory.device.is_cpu() ? " free" : " on the GPU", " for this rank"));
   if (for_cache < static_cast<double>(per_token * options.block_size)) {
     finding.verdict = Verdict::kFail;
     finding.fix = "spread the model over more ranks or hosts (-tp, -pp), or free memory";

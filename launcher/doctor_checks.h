@@ -10,6 +10,7 @@
 #include "engine/engine_options.h"
 #include "engine/model/model_config.h"
 #include "engine/weights/quantization.h"
+#include "kernels/core/device.h"
 #include "launcher/doctor_report.h"
 #include "parallel/comm/control_channel.h"
 #include "parallel/comm/process_groups.h"
@@ -31,9 +32,17 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
 int64_t WeightBytes(const ModelConfig& config, const Range& layers, const RankCoordinates& at,
                     const ParallelSizes& sizes, DType compute, Quantization quantization, Device device = {});
 
-// Weights and the cache of one sequence of the longest length, against this rank's share of `available_bytes`.
+// What a host has free, or a GPU has in all, and the ranks that share it.
+struct SharedMemory {
+  Device device;
+  int64_t bytes = 0;
+  int sharers = 1;
+};
+SharedMemory FindMemory(const EngineOptions& options, int local_ranks);
+
+// Weights and the cache of one sequence of the longest length, against this rank's share; on a GPU activations too.
 std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig& config, const Range& layers,
-                                 const RankCoordinates& at, int local_ranks, int64_t available_bytes);
+                                 const RankCoordinates& at, const SharedMemory& memory);
 
 // Collective over the groups: a sum over tp, a message along pp, both checked and timed; this rank's view.
 std::vector<Finding> CheckGroups(ProcessGroups& groups);

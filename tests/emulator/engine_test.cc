@@ -204,6 +204,31 @@ TEST(GpuMemoryTest, NothingIsAllocatedOnceTheEngineStands) {
   }
 }
 
+// What doctor looks at: the GPU's memory, of which activations take a part, shared by the ranks of a host.
+TEST(GpuMemoryTest, DoctorChecksTheGpusMemory) {
+  EngineOptions options = GpuOptions("qwen2");
+  cuda_emulator::SetDeviceMemory(size_t{64} << 20);
+  cuda_emulator::SetDeviceCount(2);
+  const SharedMemory gpu = FindMemory(options, 3);
+  options.device = "cpu";
+  const SharedMemory host = FindMemory(options, 3);
+  cuda_emulator::SetDeviceMemory(SIZE_MAX);
+  cuda_emulator::SetDeviceCount(1);
+  EXPECT_FALSE(gpu.device.is_cpu());
+  EXPECT_EQ(gpu.sharers, 2);
+  EXPECT_TRUE(host.device.is_cpu());
+  EXPECT_EQ(host.sharers, 3);
+  const ModelConfig config = *ReadModelConfig(options.model);
+  const auto verdict = [&](int64_t bytes) {
+    return CheckMemory(options, config, {0, 4}, {}, {gpu.device, bytes, 2})[0];
+  };
+  EXPECT_THAT(verdict(gpu.bytes).detail,
+              testing::ContainsRegex("^weights .*, activations .* on the GPU for this rank"));
+  const int64_t weights = WeightBytes(config, {0, 4}, {}, {}, DType::kFloat32, Quantization::kNone, gpu.device);
+  EXPECT_EQ(verdict(2 * weights).verdict, Verdict::kFail);
+  EXPECT_EQ(verdict(gpu.bytes).verdict, Verdict::kOk);
+}
+
 TEST(GpuMemoryTest, TheCacheFillsTheShareThatIsAllowed) {
   EngineOptions options = GpuOptions("llama2");
   options.kv_cache_memory_bytes = 0;

@@ -81,7 +81,7 @@ TEST(DoctorShardsTest, NamesSizesThatWork) {
 TEST(DoctorMemoryTest, FailsWithoutRoomAndWarnsOfShortRoom) {
   const ModelConfig config = *ReadModelConfig(Checkpoint("qwen2"));
   const auto finding = [&](int64_t available) {
-    return CheckMemory(Options("qwen2"), config, {0, 4}, {}, 1, available)[0];
+    return CheckMemory(Options("qwen2"), config, {0, 4}, {}, {Device(), available})[0];
   };
   EXPECT_EQ(finding(int64_t{1} << 30).verdict, Verdict::kOk);
   EXPECT_EQ(finding(300'000).verdict, Verdict::kFail);
@@ -92,7 +92,7 @@ TEST(DoctorMemoryTest, FailsWithoutRoomAndWarnsOfShortRoom) {
   EXPECT_THAT(tight.fix, HasSubstr("--kv-cache-dtype=fp8"));
   EngineOptions fp8 = Options("qwen2");
   fp8.kv_cache_dtype = "fp8";  // half of it is there
-  EXPECT_EQ(CheckMemory(fp8, config, {0, 4}, {}, 1, 500'000)[0].verdict, Verdict::kOk);
+  EXPECT_EQ(CheckMemory(fp8, config, {0, 4}, {}, {Device(), 500'000})[0].verdict, Verdict::kOk);
 }
 
 // The estimate is what the engine then holds.
