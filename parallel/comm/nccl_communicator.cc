@@ -59,7 +59,11 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(const
 
 NcclCommunicator::NcclCommunicator(const NcclLibrary* library, std::shared_ptr<NcclStream> stream,
                                    std::unique_ptr<NcclPeers> peers, std::unique_ptr<Communicator> host)
-    : library_(library), stream_(std::move(stream)), peers_(std::move(peers)), host_(std::move(host)) {
+    : library_(library),
+      stream_(std::move(stream)),
+      peers_(std::move(peers)),
+      host_(std::move(host)),
+      copies_(stream_->device, stream_->stream) {
   stream_->communicators.push_back(this);
   CAIRN_CUDA_CHECK(cudaStreamCreateWithFlags(&send_stream_, cudaStreamNonBlocking));
 }
@@ -96,10 +100,6 @@ NcclCommunicator::~NcclCommunicator() {
     break;
   }
   lanes_.clear();
-  for (const auto& slot : slots_) {
-    cudaEventDestroy(slot->filled);
-    cudaEventDestroy(slot->left);
-  }
   cudaStreamDestroy(send_stream_);
 }
 
@@ -283,46 +283,7 @@ absl::Status NcclCommunicator::Broadcast(const Tensor& data, int root) {
   });
 }
 
-absl::StatusOr<std::unique_ptr<NcclCommunicator::Slot>> NcclCommunicator::MakeSlot(size_t bytes) const {
-  auto slot = std::make_unique<Slot>();
-  CAIRN_ASSIGN_OR_RETURN(slot->memory, Buffer::Allocate(stream_->device, bytes));
-  CAIRN_CUDA_CHECK(cudaEventCreateWithFlags(&slot->filled, cudaEventDisableTiming));
-  CAIRN_CUDA_CHECK(cudaEventCreateWithFlags(&slot->left, cudaEventDisableTiming));
-  return slot;
-}
-
-absl::Status NcclCommunicator::ReserveMessages(int count, size_t bytes) {
-  for (int i = 0; i < count; ++i) {
-    CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<Slot> slot, MakeSlot(bytes));
-    slots_.push_front(std::move(slot));
-  }
-  has_reserved_ = has_reserved_ || count > 0;
-  return absl::OkStatus();
-}
-
-// One that is free; or a new one; or, where room was reserved, the one that will be free first, once it is.
-absl::StatusOr<std::unique_ptr<NcclCommunicator::Slot>> NcclCommunicator::TakeSlot(size_t bytes) {
-  const auto fits = [&](const auto& slot) { return !slot->is_kept && slot->memory.size_bytes() >= bytes; };
-  auto taken = std::find_if(slots_.begin(), slots_.end(), [&](const auto& slot) {
-    return fits(slot) && cudaEventQuery(slot->left) != cudaErrorNotReady;
-  });
-  if (taken == slots_.end() && has_reserved_) {
-    taken = std::find_if(slots_.begin(), slots_.end(), fits);
-    if (taken != slots_.end()) CAIRN_CUDA_CHECK(cudaStreamWaitEvent(stream_->stream, (*taken)->left, 0));
-  }
-  if (taken == slots_.end()) return MakeSlot(bytes);
-  std::unique_ptr<Slot> slot = std::move(*taken);
-  slots_.erase(taken);
-  return slot;
-}
-
-absl::StatusOr<NcclCommunicator::Slot*> NcclCommunicator::FillSlot(const Tensor& data) {
-  CAIRN_ASSIGN_OR_RETURN(std::unique_ptr<Slot> slot, TakeSlot(data.size_bytes()));
-  slot->bytes = data.size_bytes();
-  CAIRN_CUDA_CHECK(
-      cudaMemcpyAsync(slot->memory.data(), data.raw(), slot->bytes, cudaMemcpyDeviceToDevice, stream_->stream));
-  return slots_.emplace_back(std::move(slot)).get();
-}
+absl::Status NcclCommunicator::ReserveMessages(int count, size_t bytes) { return copies_.Reserve(count, bytes); }
 
 // Out of a copy, on a stream of its own: this one goes on whenever the receiver asks. In a graph, whose streams must
 // meet again at its end, in its place.
@@ -337,18 +298,18 @@ absl::Status NcclCommunicator::Send(const Tensor& data, int destination) {
       return library_->Send(data.raw(), data.size_bytes(), ncclInt8, destination, lane.comm(), stream_->stream);
     });
   }
-  CAIRN_ASSIGN_OR_RETURN(Slot* const slot, FillSlot(data));
+  CAIRN_ASSIGN_OR_RETURN(NcclMessages::Copy* const copy, copies_.Fill(data));
   if (destination == rank()) {
-    slot->is_kept = true;
-    to_self_.push_back(slot);
+    copy->is_kept = true;
+    to_self_.push_back(copy);
     return absl::OkStatus();
   }
-  CAIRN_CUDA_CHECK(cudaEventRecord(slot->filled, stream_->stream));
-  CAIRN_CUDA_CHECK(cudaStreamWaitEvent(send_stream_, slot->filled, 0));
+  CAIRN_CUDA_CHECK(cudaEventRecord(copy->filled, stream_->stream));
+  CAIRN_CUDA_CHECK(cudaStreamWaitEvent(send_stream_, copy->filled, 0));
   const absl::Status sent = Issue("Send to", destination, lane, [&] {
-    return library_->Send(slot->memory.data(), slot->bytes, ncclInt8, destination, lane.comm(), send_stream_);
+    return library_->Send(copy->memory.data(), copy->bytes, ncclInt8, destination, lane.comm(), send_stream_);
   });
-  CAIRN_CUDA_CHECK(cudaEventRecord(slot->left, send_stream_));
+  CAIRN_CUDA_CHECK(cudaEventRecord(copy->left, send_stream_));
   return sent;
 }
 
@@ -369,16 +330,16 @@ absl::Status NcclCommunicator::RecvFromSelf(const Tensor& data) {
     return absl::FailedPreconditionError(
         absl::StrCat("Recv on ", peers_->Name(rank()), " from itself: nothing was sent"));
   }
-  Slot* const slot = to_self_.front();
+  NcclMessages::Copy* const copy = to_self_.front();
   to_self_.pop_front();
-  slot->is_kept = false;
-  if (slot->bytes != data.size_bytes()) {
+  copy->is_kept = false;
+  if (copy->bytes != data.size_bytes()) {
     return absl::InvalidArgumentError(absl::StrCat("Recv on ", peers_->Name(rank()), " from itself: expected ",
-                                                   data.size_bytes(), " bytes, got ", slot->bytes));
+                                                   data.size_bytes(), " bytes, got ", copy->bytes));
   }
   CAIRN_CUDA_CHECK(
-      cudaMemcpyAsync(data.raw(), slot->memory.data(), slot->bytes, cudaMemcpyDeviceToDevice, stream_->stream));
-  CAIRN_CUDA_CHECK(cudaEventRecord(slot->left, stream_->stream));
+      cudaMemcpyAsync(data.raw(), copy->memory.data(), copy->bytes, cudaMemcpyDeviceToDevice, stream_->stream));
+  CAIRN_CUDA_CHECK(cudaEventRecord(copy->left, stream_->stream));
   return absl::OkStatus();
 }
 

@@ -23,10 +23,10 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
-#include "kernels/core/buffer.h"
 #include "kernels/core/context.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/nccl_lane.h"
+#include "parallel/comm/nccl_messages.h"
 #include "parallel/comm/nccl_peers.h"
 
 namespace cairn {
@@ -74,14 +74,6 @@ class NcclCommunicator : public Communicator {
   absl::Status ReserveMessages(int count, size_t bytes) override;
 
  private:
-  // A message that has been copied out of its sender's way.
-  struct Slot {
-    Buffer memory;
-    size_t bytes = 0;
-    cudaEvent_t filled = nullptr, left = nullptr;
-    bool is_kept = false;  // until this rank receives it from itself
-  };
-
   NcclCommunicator(const NcclLibrary* library, std::shared_ptr<NcclStream> stream, std::unique_ptr<NcclPeers> peers,
                    std::unique_ptr<Communicator> host);
   absl::Status StartLanes(NcclUse use);
@@ -102,9 +94,6 @@ class NcclCommunicator : public Communicator {
   bool IsLate() const;
   void BeginWait() { wait_begin_ = std::chrono::steady_clock::now(); }
 
-  absl::StatusOr<std::unique_ptr<Slot>> MakeSlot(size_t bytes) const;
-  absl::StatusOr<std::unique_ptr<Slot>> TakeSlot(size_t bytes);
-  absl::StatusOr<Slot*> FillSlot(const Tensor& data);
   absl::Status RecvFromSelf(const Tensor& data);
 
   const NcclLibrary* library_;
@@ -119,9 +108,8 @@ class NcclCommunicator : public Communicator {
   std::chrono::steady_clock::time_point wait_begin_;
 
   cudaStream_t send_stream_ = nullptr;
-  std::deque<std::unique_ptr<Slot>> slots_;  // by their last use, the oldest first
-  bool has_reserved_ = false;
-  std::deque<Slot*> to_self_;
+  NcclMessages copies_;
+  std::deque<NcclMessages::Copy*> to_self_;
 };
 
 }  // namespace cairn
