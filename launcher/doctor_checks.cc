@@ -209,9 +209,9 @@ std::vector<Finding> CheckMemory(const EngineOptions& options, const ModelConfig
   double for_cache = (share - static_cast<double>(weights)) * used;
   std::string needs = absl::StrCat("weights ", FormatBytes(static_cast<double>(weights)));
   if (!memory.device.is_cpu()) {
-    const int64_t activations = ShapeOfSteps(config, heads, options.parallel, at, *compute, options.max_num_seqs,
-                                             options.max_num_batched_tokens)
-                                    .size_bytes();
+    const int64_t activations = DeviceBytesOfSteps(ShapeOfSteps(config, heads, options.parallel, at, *compute,
+                                                                options.max_num_seqs, options.max_num_batched_tokens),
+                                                   options.parallel, at);
     for_cache = share * used - static_cast<double>(weights + activations);
     absl::StrAppend(&needs, ", activations ", FormatBytes(static_cast<double>(activations)));
   }

@@ -103,10 +103,9 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
     const Device device = plan.on_gpus ? Device{DeviceKind::kCuda, 0} : Device();
     stage.weight_bytes = WeightBytes(plan.config, stage.layers, at, sizes, dtype, quantization, device);
     if (plan.on_gpus) {
-      const WorkspaceShape shape =
-          ShapeOfSteps(plan.config, heads, sizes, at, dtype, options.max_num_seqs, options.max_num_batched_tokens);
-      stage.activation_bytes = shape.size_bytes();
-      if (pp < sizes.pp - 1) stage.activation_bytes += sizes.pp * shape.message_bytes();
+      stage.activation_bytes = DeviceBytesOfSteps(
+          ShapeOfSteps(plan.config, heads, sizes, at, dtype, options.max_num_seqs, options.max_num_batched_tokens),
+          sizes, at);
     }
     stage.kv_bytes = options.kv_cache_memory_bytes;
     if (stage.kv_bytes == 0) {

@@ -23,8 +23,6 @@ struct WorkspaceShape {
   int64_t vocab_scratch = 0;       // floats, see VocabShardLogits
 
   int64_t size_bytes() const;  // of the Workspace
-  // What a stage sends of the largest step. Over NCCL it goes out of copies, one for each step that is under way.
-  int64_t message_bytes() const { return max_tokens * hidden * static_cast<int64_t>(DTypeSize(activations)); }
 };
 
 // Tensors [max, columns] of activations, or of the type that is said; take Rows(0, T) of them.

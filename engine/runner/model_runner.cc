@@ -35,6 +35,11 @@ WorkspaceShape ShapeOfSteps(const ModelConfig& config, const HeadShard& heads, c
   return shape;
 }
 
+int64_t DeviceBytesOfSteps(const WorkspaceShape& shape, const ParallelSizes& sizes, const RankCoordinates& at) {
+  const int64_t message = shape.max_tokens * shape.hidden * static_cast<int64_t>(DTypeSize(shape.activations));
+  return shape.size_bytes() + (at.pp < sizes.pp - 1 ? sizes.pp * message : 0);
+}
+
 absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* context, ProcessGroups* groups,
                                                                  Transformer transformer,
                                                                  const CompressionConfig& compression,

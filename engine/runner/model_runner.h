@@ -26,6 +26,9 @@ namespace cairn {
 // Of the activations of a rank's largest step: `activations` as the device stores them (Context::storage_dtype).
 WorkspaceShape ShapeOfSteps(const ModelConfig& config, const HeadShard& heads, const ParallelSizes& sizes,
                             const RankCoordinates& at, DType activations, int max_sequences, int64_t max_tokens);
+// What they take on a GPU: the workspace and, where the stage sends over NCCL, a copy of the largest message for each
+// step that is under way.
+int64_t DeviceBytesOfSteps(const WorkspaceShape& shape, const ParallelSizes& sizes, const RankCoordinates& at);
 
 class ModelRunner {
  public:
