@@ -88,10 +88,16 @@ void KvCache::Compact(Context& context, int sequence, int layer, const Tensor& k
   CAIRN_CHECK(K <= state.num_slots, "keeps ", K, " of ", state.num_slots, " slots");
   KvCompact(context, View(sequence, layer), kept);
   state.num_slots = K;
-  const size_t blocks = (K + layout_.block_size - 1) / layout_.block_size;
-  while (state.blocks.size() > blocks) {
-    pool_.Free(state.blocks.back());
-    state.blocks.pop_back();
+}
+
+void KvCache::FreeTails(int sequence) {
+  CAIRN_CHECK(sequences_[sequence].open, "sequence ", sequence, " is not open");
+  for (LayerState& state : sequences_[sequence].layers) {
+    const size_t blocks = (state.num_slots + layout_.block_size - 1) / layout_.block_size;
+    while (state.blocks.size() > blocks) {
+      pool_.Free(state.blocks.back());
+      state.blocks.pop_back();
+    }
   }
 }
 

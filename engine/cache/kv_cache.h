@@ -40,8 +40,11 @@ class KvCache {
   // cache. Nothing on CPU.
   void SendTables(Context& context);
   // Keeps the slots of `kept` [kv_heads, K] (or [1, K]: the same in every head), ascending: they become slots 0 .. K -
-  // 1, in every plane, and the blocks behind them go back to the pool. The only code that moves slots.
+  // 1, in every plane. The only code that moves slots. Threads may compact different layers at the same time; the
+  // blocks behind the slots are the sequence's until FreeTails.
   void Compact(Context& context, int sequence, int layer, const Tensor& kept);
+  // The blocks behind the slots of every layer go back to the pool.
+  void FreeTails(int sequence);
   // Returns every block of the sequence to the pool.
   void Close(int sequence);
   bool is_open(int sequence) const { return sequences_[sequence].open; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,7 +41,27 @@ absl::StatusOr<std::unique_ptr<CacheCompressor>> CacheCompressor::Create(Context
     const size_t sums = static_cast<size_t>(shape.max_slots) * sizeof(int64_t);
     CAIRN_RETURN_IF_ERROR(groups->pp->ReserveMessages(groups->sizes.pp, sums));
   }
+  CAIRN_RETURN_IF_ERROR(made->AddWorkers(config, shape));
   return made;
+}
+
+// An op on few heads leaves threads idle and has them wait for each other; an event has as many layers as the stage,
+// and with scope head they have nothing to do with each other. Not for prompts, whose memory would be needed for each
+// thread.
+absl::Status CacheCompressor::AddWorkers(const CompressionConfig& config, CompressorShape shape) {
+  const int threads = context_->threads().num_threads();
+  const bool is_apart = compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
+  if (!is_apart || !context_->device().is_cpu() || threads == 1 || layers_.size() == 1) return absl::OkStatus();
+  const Budgets budgets = footprint_.BudgetsFor(shape.max_slots);
+  worker_slots_ = std::min(*std::max_element(budgets->begin(), budgets->end()) + config.buffer, shape.max_slots);
+  shape.max_slots = worker_slots_;
+  for (int i = 0; i < threads; ++i) {
+    Worker worker = {.context = Context::Cpu(1, context_->activation_dtype(), context_->cpu_kernels()),
+                     .compressor = nullptr};
+    CAIRN_ASSIGN_OR_RETURN(worker.compressor, Compressor::Create(*worker.context, config, shape, compressor_->sync()));
+    workers_.push_back(std::move(worker));
+  }
+  return absl::OkStatus();
 }
 
 CacheCompressor::CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
@@ -60,19 +81,27 @@ void CacheCompressor::KeepShadow(const KvCache& cache) {
 
 absl::Status CacheCompressor::WarmUp(KvCache& cache, int32_t slots) {
   Open({.sequence = 0, .sampler = {}, .prompt_length = slots});
+  CAIRN_RETURN_IF_ERROR(WarmUp(*context_, *compressor_, cache, slots));
+  for (Worker& worker : workers_) {
+    CAIRN_RETURN_IF_ERROR(WarmUp(*worker.context, *worker.compressor, cache, std::min(slots, worker_slots_)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CacheCompressor::WarmUp(Context& context, Compressor& compressor, KvCache& cache, int32_t slots) {
   const int32_t budget = BudgetOf(0, 0);
   if (slots <= budget) return absl::OkStatus();
   cache.Open(0);
   cache.Append(0, slots);
-  cache.SendTables(*context_);
-  CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(0, 0), slots));
+  cache.SendTables(context);
+  CAIRN_RETURN_IF_ERROR(compressor.Begin(cache.QueryRing(0, 0), slots));
   const KvView view = cache.View(0, 0);
-  if (compressor_->scope() == KeepScope::kSequence) {
-    const Tensor sums = compressor_->ZeroSums(*context_, slots);
-    compressor_->AddScores(*context_, 0, view, sums);
-    CAIRN_RETURN_IF_ERROR(compressor_->SelectFrom(*context_, sums, slots, budget).status());
+  if (compressor.scope() == KeepScope::kSequence) {
+    const Tensor sums = compressor.ZeroSums(context, slots);
+    compressor.AddScores(context, 0, view, sums);
+    CAIRN_RETURN_IF_ERROR(compressor.SelectFrom(context, sums, slots, budget).status());
   } else {
-    CAIRN_RETURN_IF_ERROR(compressor_->Plan(*context_, 0, view, budget).status());
+    CAIRN_RETURN_IF_ERROR(compressor.Plan(context, 0, view, budget).status());
   }
   cache.Close(0);
   return absl::OkStatus();
@@ -83,43 +112,50 @@ void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compa
   for (const Compaction& compaction : compactions) {
     const Tensor kept = compressor_->PlaceKept(*context_, compaction.kept);
     for (int layer = 0; layer < cache.num_layers(); ++layer) {
-      Compact(cache, compaction.sequence, layer, kept);
+      Compact(*context_, cache, compaction.sequence, layer, kept, evictions_);
     }
+    cache.FreeTails(compaction.sequence);
   }
 }
 
 absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected) {
   const Stopwatch stopwatch(seconds_);
   fingerprints_.clear();
+  side_by_side_.clear();
   for (const SequenceStep& step : plan.sequences) {
     if (!step.compress) continue;
-    CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(step.sequence, 0), cache.logical_length(step.sequence)));
     if (compressor_->scope() == KeepScope::kSequence) {
       CAIRN_RETURN_IF_ERROR(SelectForSequence(cache, step.sequence, selected));
     } else {
       CAIRN_RETURN_IF_ERROR(CompressLayers(cache, step.sequence));
     }
   }
+  CompressSideBySide(cache);
+  for (const SequenceStep& step : plan.sequences) {
+    if (step.compress && compressor_->scope() != KeepScope::kSequence) cache.FreeTails(step.sequence);
+  }
   return Agree(plan);
 }
 
-void CacheCompressor::Compact(KvCache& cache, int32_t sequence, int layer, const Tensor& kept) {
-  if (records_) Record(cache, sequence, layer, kept);
-  cache.Compact(*context_, sequence, layer, kept);
+void CacheCompressor::Compact(Context& context, KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
+                              std::vector<Eviction>& evictions) {
+  if (records_) Record(context, cache, sequence, layer, kept, evictions);
+  cache.Compact(context, sequence, layer, kept);
 }
 
 // One of the ranks that hold a KV head speaks for it.
-void CacheCompressor::Record(const KvCache& cache, int32_t sequence, int layer, const Tensor& kept) {
+void CacheCompressor::Record(Context& context, const KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
+                             std::vector<Eviction>& evictions) {
   if (heads_.replica_index != 0) return;
   const KvView kv = cache.View(sequence, layer);
   if (shadow_.has_value()) shadow_->Extend(cache, sequence, layer);
   std::vector<int32_t> sets(static_cast<size_t>(kept.num_elements())), positions(kv.num_slots);
-  CopyToHost(*context_, kept, sets.data());
+  CopyToHost(context, kept, sets.data());
   for (int head = 0; head < kv.layout.kv_heads; ++head) {
     const int32_t* slots = sets.data() + (kept.dim(0) == 1 ? 0 : head * kept.dim(1));
     for (int32_t begin = 0; begin < kv.num_slots; begin += kv.layout.block_size) {
       const int32_t count = std::min(kv.layout.block_size, kv.num_slots - begin);
-      CopyToHost(*context_, Tensor(kv.position(head, begin), DType::kInt32, {count}, context_->device()),
+      CopyToHost(context, Tensor(kv.position(head, begin), DType::kInt32, {count}, context.device()),
                  positions.data() + begin);
     }
     Eviction eviction = {.request_id = open_[sequence].request_id,
@@ -134,34 +170,71 @@ void CacheCompressor::Record(const KvCache& cache, int32_t sequence, int layer, 
       eviction.mass_lost = loss.mass_lost;
       eviction.output_error = loss.output_error;
     }
-    evictions_.push_back(std::move(eviction));
+    evictions.push_back(std::move(eviction));
   }
 }
 
+// All layers of a sequence, or those that can wait for CompressSideBySide are noted for it.
 absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
-  // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
-  const bool own_heads = compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
+  const size_t first = fingerprints_.size();
+  fingerprints_.resize(first + cache.num_layers());
+  bool has_begun = false;
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
-    const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
-    uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
-    value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
-    if (slots > budget) {
-      CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept,
-                             compressor_->Plan(*context_, layer, cache.View(sequence, layer), budget));
-      if (!own_heads) {
-        for (const int64_t fingerprint : compressor_->Fingerprints(*context_, kept)) {
-          value = Fnv1a(value, static_cast<uint64_t>(fingerprint));
-        }
-      }
-      Compact(cache, sequence, layer, kept.kept);
+    const LayerEvent event = {.sequence = sequence, .layer = layer, .number = first + layer};
+    if (!workers_.empty() && !shadow_.has_value() && cache.physical_length(sequence, layer) <= worker_slots_) {
+      side_by_side_.push_back(event);
+      continue;
     }
-    fingerprints_.push_back(static_cast<int64_t>(value));
+    if (!has_begun) {
+      CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(sequence, 0), cache.logical_length(sequence)));
+      has_begun = true;
+    }
+    CAIRN_RETURN_IF_ERROR(CompressLayer(*context_, *compressor_, cache, event, evictions_));
   }
+  return absl::OkStatus();
+}
+
+// Of layers that no other rank has a part in: nothing waits, nothing fails.
+void CacheCompressor::CompressSideBySide(KvCache& cache) {
+  std::vector<std::vector<Eviction>> evictions(side_by_side_.size());
+  context_->threads().ParallelFor(static_cast<int64_t>(side_by_side_.size()), [&](int64_t task, int thread) {
+    const LayerEvent& event = side_by_side_[task];
+    Worker& worker = workers_[thread];
+    absl::Status status =
+        worker.compressor->Begin(cache.QueryRing(event.sequence, 0), cache.logical_length(event.sequence));
+    if (status.ok()) status = CompressLayer(*worker.context, *worker.compressor, cache, event, evictions[task]);
+    CAIRN_CHECK(status.ok(), status.ToString());
+  });
+  for (std::vector<Eviction>& some : evictions) {
+    std::move(some.begin(), some.end(), std::back_inserter(evictions_));
+  }
+}
+
+absl::Status CacheCompressor::CompressLayer(Context& context, Compressor& compressor, KvCache& cache,
+                                            const LayerEvent& event, std::vector<Eviction>& evictions) {
+  // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
+  const bool own_heads = compressor.scope() == KeepScope::kHead && !compressor.sync().is_replicated();
+  const int32_t budget = BudgetOf(event.sequence, event.layer);
+  const int32_t slots = cache.physical_length(event.sequence, event.layer);
+  uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(event.sequence)));
+  value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
+  if (slots > budget) {
+    const KvView view = cache.View(event.sequence, event.layer);
+    CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept, compressor.Plan(context, event.layer, view, budget));
+    if (!own_heads) {
+      for (const int64_t fingerprint : compressor.Fingerprints(context, kept)) {
+        value = Fnv1a(value, static_cast<uint64_t>(fingerprint));
+      }
+    }
+    Compact(context, cache, event.sequence, event.layer, kept.kept, evictions);
+  }
+  fingerprints_[event.number] = static_cast<int64_t>(value);
   return absl::OkStatus();
 }
 
 // Scores of all layers of all stages are summed on their way down the pipeline.
 absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected) {
+  CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(sequence, 0), cache.logical_length(sequence)));
   const int32_t slots = cache.physical_length(sequence, 0), budget = BudgetOf(sequence, 0);
   const Tensor sums = compressor_->ZeroSums(*context_, slots);
   if (!groups_->is_first_stage()) CAIRN_RETURN_IF_ERROR(groups_->pp->Recv(sums, groups_->at.pp - 1));

@@ -60,9 +60,28 @@ class CacheCompressor {
   CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
                   int num_layers, int max_sequences);
 
-  void Compact(KvCache& cache, int32_t sequence, int layer, const Tensor& kept);
-  void Record(const KvCache& cache, int32_t sequence, int layer, const Tensor& kept);
+  // Where layers are compressed side by side, what a thread needs for itself.
+  struct Worker {
+    std::unique_ptr<Context> context;
+    std::unique_ptr<Compressor> compressor;
+  };
+  // An event's layer; `number` counts the layers of the step's events.
+  struct LayerEvent {
+    int32_t sequence = 0;
+    int layer = 0;
+    size_t number = 0;
+  };
+
+  absl::Status AddWorkers(const CompressionConfig& config, CompressorShape shape);
+  absl::Status WarmUp(Context& context, Compressor& compressor, KvCache& cache, int32_t slots);
+  void Compact(Context& context, KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
+               std::vector<Eviction>& evictions);
+  void Record(Context& context, const KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
+              std::vector<Eviction>& evictions);
   absl::Status CompressLayers(KvCache& cache, int32_t sequence);
+  absl::Status CompressLayer(Context& context, Compressor& compressor, KvCache& cache, const LayerEvent& event,
+                             std::vector<Eviction>& evictions);
+  void CompressSideBySide(KvCache& cache);
   absl::Status SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected);
   int32_t BudgetOf(int32_t sequence, int layer) const { return (*open_[sequence].budgets)[layers_.begin + layer]; }
   absl::Status Agree(const StepPlan& plan);
@@ -73,6 +92,9 @@ class CacheCompressor {
   Range layers_;
   HeadShard heads_;
   std::unique_ptr<Compressor> compressor_;
+  std::vector<Worker> workers_;  // one for each thread; none where one layer comes after the other
+  int32_t worker_slots_ = 0;     // of the longest layer that they compress
+  std::vector<LayerEvent> side_by_side_;
   std::vector<OpenInfo> open_;         // by handle
   std::vector<int64_t> fingerprints_;  // of the step at hand: a value for each (event, layer)
   bool records_ = false;

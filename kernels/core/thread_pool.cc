@@ -3,11 +3,16 @@
 // One 64-bit word says what there is to do: the job's number in the high half, the tasks not yet claimed in the low
 // half. A claim is a compare-and-swap that takes one off, so that a worker that wakes late, when its job is over, fails
 // to claim and touches nothing of the next job; the caller therefore waits for tasks, never for sleeping workers.
+//
+// Of up to 32 tasks the low half has a bit each, and a worker takes its own (every num_threads-th) before others': what
+// is called for the same heads again and again then finds them in its core's cache. Of more it is their number.
 #include "kernels/core/thread_pool.h"
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <thread>
 #include <vector>
 
@@ -35,7 +40,11 @@ int AvailableCores() {
   return static_cast<int>(std::thread::hardware_concurrency());
 }
 
+constexpr uint32_t kMostBits = 32;
+
+// An odd job's tasks are told by bits.
 uint32_t JobOf(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
+bool HasBits(uint64_t word) { return JobOf(word) % 2 == 1; }
 uint32_t UnclaimedOf(uint64_t word) { return static_cast<uint32_t>(word); }
 
 }  // namespace
@@ -44,6 +53,7 @@ struct ThreadPool::Impl {
   using Body = absl::FunctionRef<void(int64_t, int)>;
 
   explicit Impl(int num_threads) : num_threads(num_threads), spins(num_threads <= AvailableCores() ? kSpins : 0) {
+    for (uint32_t bit = 0; bit < kMostBits; bit += num_threads) own_bits |= 1u << bit;
     workers.reserve(num_threads - 1);
     for (int worker = 1; worker < num_threads; ++worker) workers.emplace_back([this, worker] { WorkerLoop(worker); });
   }
@@ -76,11 +86,15 @@ struct ThreadPool::Impl {
   // Claims and runs tasks of the current job until none is left; returns how many. The job's fields are read only after
   // a claim: from then until the task is counted as finished the caller cannot have left ParallelFor.
   uint32_t RunTasks(int worker) {
+    const uint32_t own = own_bits << std::min<uint32_t>(worker, kMostBits - 1);
     uint32_t count = 0;
     uint64_t word = todo.load(std::memory_order_acquire);
     while (UnclaimedOf(word) > 0) {
-      if (!todo.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-      (*body)(num_tasks - UnclaimedOf(word), worker);
+      const uint32_t left = UnclaimedOf(word), bit = std::countr_zero((left & own) != 0 ? left & own : left);
+      const uint64_t taken = HasBits(word) ? uint64_t{1} << bit : 1;
+      if (!todo.compare_exchange_weak(word, word - taken, std::memory_order_acq_rel, std::memory_order_acquire))
+        continue;
+      (*body)(HasBits(word) ? bit : num_tasks - left, worker);
       ++count;
       word = todo.load(std::memory_order_acquire);
     }
@@ -112,7 +126,9 @@ struct ThreadPool::Impl {
     body = &job_body;
     num_tasks = tasks;
     finished.store(0, std::memory_order_relaxed);
-    todo.store((static_cast<uint64_t>(++job) << 32) | tasks);
+    const bool has_bits = tasks <= kMostBits;
+    job = (job / 2 + 1) * 2 + (has_bits ? 1 : 0);
+    todo.store(static_cast<uint64_t>(job) << 32 | (has_bits ? ~uint32_t{0} >> (kMostBits - tasks) : tasks));
     if (sleepers.load() > 0) Wake();
     uint32_t done = finished.fetch_add(RunTasks(0), std::memory_order_acq_rel);
     const auto all_done = [&] { return (done = finished.load(std::memory_order_acquire)) == tasks; };
@@ -122,6 +138,7 @@ struct ThreadPool::Impl {
 
   const int num_threads;
   const int spins;
+  uint32_t own_bits = 0;  // of worker 0
   // Written by the caller between jobs, read by whoever claimed a task.
   const Body* body = nullptr;
   uint32_t num_tasks = 0;

@@ -20,8 +20,9 @@ class ThreadPool {
 
   int num_threads() const;
 
-  // Runs body(task, worker) for task in [0, num_tasks), worker in [0, num_threads). Tasks are handed out dynamically;
-  // a body must not let its result depend on who runs it. Returns when all are done. Allocates nothing. Not reentrant.
+  // Runs body(task, worker) for task in [0, num_tasks), worker in [0, num_threads). Tasks are handed out dynamically,
+  // up to 32 of them first to worker task % num_threads; a body must not let its result depend on who runs it. Returns
+  // when all are done. Allocates nothing. Not reentrant.
   void ParallelFor(int64_t num_tasks, absl::FunctionRef<void(int64_t task, int worker)> body);
 
  private:

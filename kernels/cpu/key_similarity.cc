@@ -227,7 +227,7 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
   const uint64_t valid = slots == kKeyTileSlots ? ~uint64_t{0} : (uint64_t{1} << slots) - 1;
   const int32_t end = static_cast<int32_t>(at + slots);
   const bool is_old = end <= keys.old;  // then so are all older tiles
-  const uint64_t open_columns = is_old ? k.open[column] : valid;
+  uint64_t open_columns = is_old ? k.open[column] : valid;
   Newest columns(k.newest + at, is_shared);
   uint64_t masks[kKeyTileSlots];
   KeyPairs pairs;
@@ -239,24 +239,27 @@ void SearchTile(const Kernels& kernels, const Keys& keys, const HeadKeys& k, int
   pairs.doubt = bounds.doubt;
   pairs.valid = valid;
   for (int64_t row = at; row >= 0; row -= kKeyTileSlots) {
-    const uint64_t open_rows = is_old ? k.open[row / kKeyTileSlots] : row == at ? valid : ~uint64_t{0};
+    const int64_t tile = row / kKeyTileSlots;
+    const uint64_t open_rows = is_old ? k.open[tile] : row == at ? valid : ~uint64_t{0};
     if (open_columns == 0 && open_rows == 0) continue;
-    const int32_t row_end = static_cast<int32_t>(row + kKeyTileSlots);
-    // Those that could still find a near-duplicate that is newer than what they have.
-    const uint64_t searching_columns = kernels.below(columns.slots(), row_end - 1) & open_columns;
-    if (open_rows == 0 && searching_columns == 0) continue;
+    // Those that could still find a near-duplicate that is newer than what they have: never more than before, as rows
+    // and columns are ever older.
+    if (open_columns != 0) {
+      open_columns &= kernels.below(columns.slots(), static_cast<int32_t>(row + kKeyTileSlots) - 1);
+    }
     Newest rows(k.newest + row, is_shared);
-    const uint64_t searching_rows = kernels.below(rows.slots(), end - 1) & open_rows;
-    if (searching_columns == 0 && searching_rows == 0) continue;
+    const uint64_t searching_rows = open_rows != 0 ? kernels.below(rows.slots(), end - 1) & open_rows : 0;
+    if (is_old && !is_shared) k.open[tile] = searching_rows;
+    if (open_columns == 0 && searching_rows == 0) continue;
     if (pairs.columns == nullptr) kernels.key_panels(k.rounded + at * padded, padded, d, panels);
     pairs.columns = panels;
     pairs.row_units = k.units + row * padded;
     pairs.rows = k.rounded + row * padded;
     pairs.searching_rows = searching_rows;
-    pairs.searching_columns = searching_columns;
+    pairs.searching_columns = open_columns;
     pairs.above = row == at;
     const uint64_t found = kernels.similar_keys(pairs, masks);
-    Record(row, at, masks, found, searching_rows, searching_columns, rows, columns);
+    Record(row, at, masks, found, searching_rows, open_columns, rows, columns);
   }
 }
 
@@ -279,9 +282,9 @@ void Remember(const Keys& keys, const HeadKeys& k, int head) {
   ForBlocks(keys.kv, head, keys.n, [&](int64_t slot, float* scores, const int32_t*, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const int32_t newest = k.newest[slot + i];
-      const int32_t memory = newest < 0 ? KeyMemory::kAlone : k.positions[newest] + KeyMemory::kFirstPosition;
-      std::memcpy(scores + i, &memory, sizeof memory);
+      k.memory[slot + i] = newest < 0 ? KeyMemory::kAlone : k.positions[newest] + KeyMemory::kFirstPosition;
     }
+    std::memcpy(scores, k.memory + slot, count * sizeof(float));  // in one piece: another core writes beside it
   });
 }
 
@@ -330,6 +333,10 @@ void FindRedundancy(const Threads& threads, Context& context, const Keys& keys, 
     // Head by head, whose keys then stay in the L2 cache; the newest tiles first, which spare the others most.
     const int64_t head = task / tiles, column = tiles - 1 - task % tiles;
     const int64_t panel_pairs = kKeyTileSlots * ((keys.d() + 1) / 2);
+    // A compaction follows, which moves the values: they come into the cache while there is much to compute.
+    KeyTile values = KeyTileOf(keys.kv, first + head, column, keys.n);
+    values.k += keys.kv.layout.v_offset() - keys.kv.layout.k_offset();
+    FetchKeys(values);
     uint32_t* panels = static_cast<uint32_t*>(context.Scratch(worker, panel_pairs * sizeof(uint32_t)));
     SearchTile(kernels, keys, keys.head(memory, head), column, redundancy.threshold, bounds, Threads::kShare, panels);
   });

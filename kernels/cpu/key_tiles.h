@@ -31,6 +31,17 @@ inline KeyTile KeyTileOf(const KvView& kv, int64_t head, int64_t tile, int64_t s
   return t;
 }
 
+// Starts fetching the tile's keys: blocks lie scattered, and the hardware sees each one's few lines too late.
+inline void FetchKeys(const KeyTile& tile) {
+  const int64_t row_bytes = tile.head_dim * FormatBytes(tile.format);
+  for (int32_t slot = tile.slot_begin, count; slot < tile.slot_end; slot += count) {
+    const int32_t row = slot % tile.block_size;
+    count = std::min(tile.block_size - row, tile.slot_end - slot);
+    const uint8_t* keys = tile.k + tile.block_table[slot / tile.block_size] * tile.block_bytes + row * row_bytes;
+    for (int64_t at = 0; at < count * row_bytes; at += 64) __builtin_prefetch(keys + at);
+  }
+}
+
 // Who does the steps of some heads: all threads, one step after the other, or this one.
 struct AllThreads {
   static constexpr bool kShare = true;

@@ -30,33 +30,44 @@ struct Threshold {
 template <typename T>
 Threshold<T> FindThreshold(const T* values, T* work, int64_t n, int64_t count) {
   using Unsigned = std::make_unsigned_t<T>;
-  // Counted by their leading bits; only those that share them with the one looked for are put in order.
-  T least = values[0], most = values[0];
-  for (int64_t i = 1; i < n; ++i) {
-    least = std::min(least, values[i]);
-    most = std::max(most, values[i]);
-  }
-  const Unsigned base = static_cast<Unsigned>(least);
-  const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<Unsigned>(most) - base)) - 8);
-  const auto bucket_of = [&](T value) { return static_cast<int>((static_cast<Unsigned>(value) - base) >> shift); };
-  // Counted in two places: neighbours often fall into one bucket, and would wait for each other.
-  int32_t counts[256] = {}, odd_counts[256] = {};
-  for (int64_t i = 0; i + 1 < n; i += 2) {
-    ++counts[bucket_of(values[i])];
-    ++odd_counts[bucket_of(values[i + 1])];
-  }
-  if (n % 2 != 0) ++counts[bucket_of(values[n - 1])];
-  for (int i = 0; i < 256; ++i) counts[i] += odd_counts[i];
-  int bucket = 255;
+  constexpr int64_t kFew = 48;
+  // Counted by their leading bits; only those that share them with the one looked for go on, until they are few. Scores
+  // often lie close together but for some, so that once is not enough.
   int64_t above = 0;
-  for (; above + counts[bucket] < count; --bucket) above += counts[bucket];
-  T* end = work;
-  for (int64_t i = 0; i < n; ++i) {
-    *end = values[i];
-    end += bucket_of(values[i]) == bucket ? 1 : 0;
+  while (true) {
+    T least = values[0], most = values[0];
+    for (int64_t i = 1; i < n; ++i) {
+      least = std::min(least, values[i]);
+      most = std::max(most, values[i]);
+    }
+    if (n <= kFew || least == most) break;
+    const Unsigned base = static_cast<Unsigned>(least);
+    const int shift = std::max(0, static_cast<int>(std::bit_width(static_cast<Unsigned>(most) - base)) - 8);
+    const auto bucket_of = [&](T value) { return static_cast<int>((static_cast<Unsigned>(value) - base) >> shift); };
+    // Counted in two places: neighbours often fall into one bucket, and would wait for each other.
+    int32_t counts[256] = {}, odd_counts[256] = {};
+    for (int64_t i = 0; i + 1 < n; i += 2) {
+      ++counts[bucket_of(values[i])];
+      ++odd_counts[bucket_of(values[i + 1])];
+    }
+    if (n % 2 != 0) ++counts[bucket_of(values[n - 1])];
+    int bucket = 256, in_bucket = 0;
+    for (; above + in_bucket < count; in_bucket = counts[bucket] + odd_counts[bucket]) {
+      above += in_bucket;
+      --bucket;
+    }
+    T* end = work;
+    for (int64_t i = 0; i < n; ++i) {
+      const T value = values[i];  // `end` may point at it
+      *end = value;
+      end += bucket_of(value) == bucket ? 1 : 0;
+    }
+    values = work;
+    n = end - work;
   }
+  if (values != work) std::copy_n(values, n, work);
   T* const found = work + count - above - 1;
-  std::nth_element(work, found, end, std::greater<T>());
+  std::nth_element(work, found, work + n, std::greater<T>());
   return {.value = *found, .above = above + std::count_if(work, found, [&](T value) { return value > *found; })};
 }
 
@@ -93,76 +104,78 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
   });
 }
 
-// Moves the slots of one head, whose planes are [block_size] rows of some bytes in every block.
+// Moves the slots of one head. kRowBytes: of its keys and values, where the compiler is to know them (the copy of a row
+// then is an instruction or a few); 0: any.
+template <size_t kRowBytes>
 class HeadCompaction {
  public:
-  HeadCompaction(const KvView& kv, int64_t head) : kv_(kv), block_bytes_(kv.layout.block_bytes()) {
-    const KvBlockLayout& layout = kv.layout;
-    const size_t row_bytes = layout.head_dim * DTypeSize(layout.dtype);
-    const auto add = [&](size_t offset, size_t bytes) {
-      planes_[num_planes_++] = {offset + head * layout.block_size * bytes, bytes};
-    };
-    add(layout.k_offset(), row_bytes);
-    add(layout.v_offset(), row_bytes);
-    add(layout.position_offset(), sizeof(int32_t));
-    if (layout.has_score) add(layout.score_offset(), sizeof(float));
-  }
+  HeadCompaction(const KvView& kv, int64_t head)
+      : kv_(kv), head_(head), row_bytes_(kv.layout.head_dim * DTypeSize(kv.layout.dtype)) {}
 
-  // Slot j becomes slot kept[j] for j < end; kept[j] >= j ascends, so that moving in place is safe. Neighbours that
-  // stay neighbours, in one block before and after, move together.
+  // Slot j becomes slot kept[j] for j < end; kept[j] >= j ascends, so that moving in place is safe.
   void Run(const int32_t* kept, int32_t end) const {
     Place from, to;
-    for (int32_t j = 0, count; j < end; j += count) {
-      const int32_t slot = kept[j];
-      if (Seek(from, slot)) FetchValues(from.index + 2);
+    for (int32_t j = 0; j < end;) {
+      Seek(from, kept[j]);
       Seek(to, j);
-      const int32_t most = std::min({end - j, from.end - slot, to.end - j});
-      for (count = 1; count < most && kept[j + count] == slot + count;) ++count;
-      if (slot != j) Move(from, slot, to, j, count);
+      const Rows source = RowsOf(from), target = RowsOf(to);
+      const int32_t last = std::min(end, to.end);
+      do {  // in one block before and after
+        if (kept[j] != j) Move(source, kept[j] - from.end, target, j - to.end);
+        ++j;
+      } while (j < last && kept[j] < from.end);
     }
   }
 
  private:
-  struct Plane {
-    size_t offset;  // of the head's rows in a block
-    size_t bytes;   // of a row
-  };
   // A block and the slot behind it.
   struct Place {
     int32_t index = -1, end = 0;
   };
+  // Where the head's rows of a block end.
+  struct Rows {
+    uint8_t* k;
+    uint8_t* v;
+    uint8_t* position;
+    uint8_t* score;
+  };
 
-  // Whether it is another block.
-  bool Seek(Place& place, int32_t slot) const {
-    if (slot < place.end) return false;
+  void Seek(Place& place, int32_t slot) const {
     for (; slot >= place.end; place.end += kv_.layout.block_size) ++place.index;
-    return true;
   }
 
-  // Keys have been read for their scores, values have not.
-  void FetchValues(int32_t index) const {
-    if (static_cast<int64_t>(index) * kv_.layout.block_size >= kv_.num_slots) return;
-    const uint8_t* values = kv_.pool + kv_.block_table[index] * block_bytes_ + planes_[1].offset;
-    for (size_t at = 0; at < planes_[1].bytes * kv_.layout.block_size; at += 64) __builtin_prefetch(values + at);
+  Rows RowsOf(const Place& place) const {
+    const KvBlockLayout& layout = kv_.layout;
+    uint8_t* block = kv_.pool + kv_.block_table[place.index] * layout.block_bytes();
+    const size_t rows = (head_ + 1) * layout.block_size, words = rows * sizeof(int32_t);
+    return {.k = block + layout.k_offset() + rows * row_bytes_,
+            .v = block + layout.v_offset() + rows * row_bytes_,
+            .position = block + layout.position_offset() + words,
+            .score = block + layout.score_offset() + words};
   }
 
-  void Move(const Place& from, int32_t slot, const Place& to, int32_t j, int32_t count) const {
-    const uint8_t* source = kv_.pool + kv_.block_table[from.index] * block_bytes_;
-    uint8_t* target = kv_.pool + kv_.block_table[to.index] * block_bytes_;
-    const int32_t size = kv_.layout.block_size;
-    const size_t source_row = slot - (from.end - size), target_row = j - (to.end - size);
-    for (int i = 0; i < num_planes_; ++i) {
-      const Plane& plane = planes_[i];
-      std::memmove(target + plane.offset + target_row * plane.bytes, source + plane.offset + source_row * plane.bytes,
-                   count * plane.bytes);
-    }
+  void Move(const Rows& source, int64_t from, const Rows& target, int64_t to) const {
+    const int64_t row_bytes = kRowBytes > 0 ? kRowBytes : row_bytes_;
+    std::memcpy(target.k + to * row_bytes, source.k + from * row_bytes, row_bytes);
+    std::memcpy(target.v + to * row_bytes, source.v + from * row_bytes, row_bytes);
+    constexpr int64_t kWord = sizeof(int32_t);
+    std::memcpy(target.position + to * kWord, source.position + from * kWord, kWord);
+    if (kv_.layout.has_score) std::memcpy(target.score + to * kWord, source.score + from * kWord, kWord);
   }
 
   const KvView& kv_;
-  size_t block_bytes_;
-  Plane planes_[4];
-  int num_planes_ = 0;
+  int64_t head_;
+  size_t row_bytes_;
 };
+
+// The heads' slots. kept: a row for each head or one for all.
+template <size_t kRowBytes>
+void CompactHeads(Context& context, const KvView& kv, const Tensor& kept) {
+  context.threads().ParallelFor(kv.layout.kv_heads, [&](int64_t head, int) {
+    const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head) * kept.row_stride();
+    HeadCompaction<kRowBytes>(kv, head).Run(slots, static_cast<int32_t>(kept.dim(1)));
+  });
+}
 
 }  // namespace
 
@@ -192,10 +205,14 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
 }
 
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
-  context.threads().ParallelFor(kv.layout.kv_heads, [&](int64_t head, int) {
-    const int32_t* slots = kept.data<int32_t>() + (kept.dim(0) == 1 ? 0 : head) * kept.row_stride();
-    HeadCompaction(kv, head).Run(slots, static_cast<int32_t>(kept.dim(1)));
-  });
+  switch (kv.layout.head_dim * DTypeSize(kv.layout.dtype)) {
+    case 32:
+      return CompactHeads<32>(context, kv, kept);
+    case 128:
+      return CompactHeads<128>(context, kv, kept);
+    default:
+      return CompactHeads<0>(context, kv, kept);
+  }
 }
 
 void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,

@@ -102,10 +102,12 @@ void MultiplyBlock(const MatMulTile& t, int64_t row, int64_t panel, const Fetch*
   CAIRN_UNROLL for (int r = 0; r < R; ++r) x.at[r] = t.x + (row + r) * t.x_stride;
   float* y = t.y + row * t.y_stride + panel * kPanelColumns;
   const int64_t columns = t.columns - panel * kPanelColumns;
-  CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) {
-      sums.at[r][p] =
-          t.accumulate ? LoadUpTo(y + r * t.y_stride + p * kPanelColumns, columns - p * kPanelColumns) : Zero();
+  CAIRN_UNROLL for (int r = 0; r < R; ++r) { CAIRN_UNROLL for (int p = 0; p < P; ++p) sums.at[r][p] = Zero(); }
+  if (t.accumulate) {
+    CAIRN_UNROLL for (int r = 0; r < R; ++r) {
+      CAIRN_UNROLL for (int p = 0; p < P; ++p) {
+        sums.at[r][p] = LoadUpTo(y + r * t.y_stride + p * kPanelColumns, columns - p * kPanelColumns);
+      }
     }
   }
   const uint8_t* w = t.w + panel * t.panel_bytes;
@@ -120,6 +122,12 @@ void MultiplyBlock(const MatMulTile& t, int64_t row, int64_t panel, const Fetch*
     F32x16 even[P];
     CAIRN_UNROLL for (int p = 0; p < P; ++p) even[p] = LowBf16(LoadU32(w + p * t.panel_bytes));
     FmaAll<R, P>(x, k, even, sums);
+  }
+  if (t.bias == nullptr && t.round == Format::kF32 && columns >= P * kPanelColumns) {  // where K is short, it counts
+    CAIRN_UNROLL for (int r = 0; r < R; ++r) {
+      CAIRN_UNROLL for (int p = 0; p < P; ++p) Store(y + r * t.y_stride + p * kPanelColumns, sums.at[r][p]);
+    }
+    return;
   }
   CAIRN_UNROLL for (int p = 0; p < P; ++p) {
     const int64_t n = columns - p * kPanelColumns;

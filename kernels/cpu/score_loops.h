@@ -7,6 +7,8 @@
 #ifndef CAIRN_KERNELS_CPU_SCORE_LOOPS_H_
 #define CAIRN_KERNELS_CPU_SCORE_LOOPS_H_
 
+#include <type_traits>
+
 #include "kernels/cpu/kv_tile_loops.h"
 #include "kernels/cpu/matmul_loops.h"
 #include "kernels/cpu/row_loops.h"
@@ -22,9 +24,10 @@ int FindKeys(const KeyTile& t, const uint8_t* (&keys)[kKeyTileSlots]) {
   while (i < count) {
     const int32_t slot = t.slot_begin + i;
     const uint8_t* block = t.k + t.block_table[slot / t.block_size] * t.block_bytes;
-    for (int32_t in_block = slot % t.block_size; in_block < t.block_size && i < count; ++in_block, ++i) {
-      keys[i] = block + in_block * row_bytes;
-    }
+    const int32_t row = slot % t.block_size, in_block = t.block_size - row;
+    const int rows = in_block < count - i ? in_block : count - i;
+    for (int j = 0; j < rows; ++j) keys[i + j] = block + (row + j) * row_bytes;
+    i += rows;
   }
   for (; i < kKeyTileSlots; ++i) keys[i] = keys[count - 1];
   return count;
@@ -49,11 +52,17 @@ void KeyLogits(const KeyTile& t, const float* q, int64_t vectors, float* logits,
 }
 
 float ExpRow(float* x, int64_t n) {
-  F32x16 most = Set(-__builtin_inff());
-  const F32x16 least = most;
+  const F32x16 least = Set(-__builtin_inff());
+  F32x16 most = least, others[3] = {least, least, least};
+  int64_t whole = 0;
+  for (; whole + 4 * kLanes <= n; whole += 4 * kLanes) {  // side by side, else each waits for the one before
+    most = Max(most, Load(x + whole));
+    CAIRN_UNROLL for (int i = 0; i < 3; ++i) others[i] = Max(others[i], Load(x + whole + (i + 1) * kLanes));
+  }
+  CAIRN_UNROLL for (int i = 0; i < 3; ++i) most = Max(most, others[i]);
   ForLanes(
-      n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-        const F32x16 v = LoadUpTo(x + i, lanes);
+      n - whole, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
+        const F32x16 v = LoadUpTo(x + whole + i, lanes);
         most = Max(most, lanes == kLanes ? v : Where((1u << lanes) - 1, v, least));
       });
   const F32x16 max = Set(MaxOf(most));
@@ -94,29 +103,14 @@ CAIRN_SIMD F32x16 Products(const float* x, const float* y, int64_t padded) {
   return Add(even, odd);
 }
 
-// SumOf8 of each, in its order.
-CAIRN_SIMD __m256 SumsOf8(const __m256 (&a)[8]) {
-  __m256 four[4], two[2];
-  CAIRN_UNROLL for (int i = 0; i < 4; ++i) {  // 2i | 2i + 1
-    four[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[2 * i], a[2 * i + 1], 0x20),
-                            _mm256_permute2f128_ps(a[2 * i], a[2 * i + 1], 0x31));
-  }
-  CAIRN_UNROLL for (int i = 0; i < 2; ++i) {  // 4i, 4i + 2 | 4i + 1, 4i + 3
-    two[i] = _mm256_add_ps(_mm256_shuffle_ps(four[2 * i], four[2 * i + 1], 0x44),
-                           _mm256_shuffle_ps(four[2 * i], four[2 * i + 1], 0xee));
-  }
-  const __m256 one = _mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], 0x88), _mm256_shuffle_ps(two[0], two[1], 0xdd));
-  return _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-
 // out[i] = x(i) . y(i), i < count.
 template <typename X, typename Y>
 CAIRN_SIMD void Dots(int64_t count, int64_t padded, const X& x, const Y& y, float* out) {
   int64_t s = 0;
-  for (; s + 8 <= count; s += 8) {
-    __m256 halves[8];
-    CAIRN_UNROLL for (int i = 0; i < 8; ++i) halves[i] = AddHalves(Products(x(s + i), y(s + i), padded));
-    _mm256_storeu_ps(out + s, SumsOf8(halves));
+  for (; s + kLanes <= count; s += kLanes) {
+    F32x16 products[kLanes];
+    CAIRN_UNROLL for (int i = 0; i < kLanes; ++i) products[i] = Products(x(s + i), y(s + i), padded);
+    Store(out + s, SumsOf(products));
   }
   for (; s < count; ++s) out[s] = SumOf(Products(x(s), y(s), padded));
 }
@@ -198,35 +192,64 @@ void KeyPanels(const int16_t* rounded, int64_t padded, int64_t d, uint32_t* pane
 // Rows and panels whose products are in registers together, and the columns of these panels.
 constexpr int kSimilarRows = kMaxAccumulators >= 16 ? 8 : 6, kSimilarPanels = kMaxAccumulators >= 16 ? 2 : 1;
 constexpr int kSimilarColumns = kSimilarPanels * kLanes;
+using ColumnBits = std::conditional_t<kSimilarPanels == 2, uint32_t, uint16_t>;
 
-// Columns [first, first + kSimilarColumns) of the panels, as bits.
+// Columns [first, first + kSimilarColumns) of the panels. kAbove: pairs with column > row alone.
+template <bool kAbove>
 struct SimilarColumns {
   int first;
-  uint32_t valid;
-  int before;     // with `above`: the row before column `first`; else no row is behind it
-  uint32_t open;  // have not found the last row that is similar
+  ColumnBits open;               // have not found the last row that is similar
+  U32x16 start[kSimilarPanels];  // of the sums of products, which are negative where nothing is similar
+  uint64_t possible_rows;        // that may be similar to one of them
 
-  SimilarColumns(int first, uint64_t columns, uint64_t valid, bool above)
-      : first(first),
-        valid(static_cast<uint32_t>(valid >> first & kAll)),
-        before(above ? first - 1 : kKeyTileSlots),
-        open(static_cast<uint32_t>(columns >> first & kAll)) {}
-
-  // The rows that may be similar to one of them: with `above` those before the last.
-  uint64_t PossibleRows() const {
-    if (valid == 0) return 0;
-    return before == kKeyTileSlots ? ~uint64_t{0} : ~uint64_t{0} >> (kKeyTileSlots - before - kSimilarColumns);
+  SimilarColumns(const KeyPairs& t, int first)
+      : first(first), open(static_cast<ColumnBits>(t.searching_columns >> first)) {
+    const ColumnBits valid = static_cast<ColumnBits>(t.valid >> first);
+    const U32x16 none = SetU32(static_cast<uint32_t>(kNone)), zero = SetU32(static_cast<uint32_t>(-t.first_similar));
+    CAIRN_UNROLL for (int p = 0; p < kSimilarPanels; ++p) {
+      start[p] = WhereU32(valid >> (p * kLanes) & 0xffff, zero, none);
+    }
+    possible_rows = valid == 0 ? 0
+                    : kAbove   ? ~uint64_t{0} >> (kKeyTileSlots + 1 - first - kSimilarColumns)
+                               : ~uint64_t{0};
   }
-  // What such a row may be similar to.
-  CAIRN_SIMD uint32_t Of(int row) const {
-    const int skipped = row - before;
-    return valid & ~0u << (skipped > 0 ? skipped : 0);
+  // What the row may be similar to in a panel.
+  CAIRN_SIMD uint32_t Of(int row, int panel) const {
+    const int skipped = kAbove ? row + 1 - first - panel * kLanes : 0;
+    return skipped >= kLanes ? 0 : 0xffffu << (skipped > 0 ? skipped : 0) & 0xffff;
   }
 
-  static constexpr uint64_t kAll = (uint64_t{1} << kSimilarColumns) - 1;
+  // Where a column is none, its products are zeros.
+  static constexpr int32_t kNone = INT32_MIN;
 };
 
-CAIRN_SIMD int LastBit(uint64_t bits) { return 63 ^ __builtin_clzll(bits); }
+// Rows in ascending order, which are taken from behind. Before them the first one again and again, so that there are
+// always enough for a block.
+class RowList {
+ public:
+  explicit RowList(uint64_t rows) { Set(rows); }
+  void Set(uint64_t rows) {
+    count_ = 0;
+    int32_t* const list = rows_ + kSimilarRows;
+    for (int i = 0; i < kKeyTileSlots; i += kLanes) {
+      count_ += StoreSetBits(list + count_, i, static_cast<uint32_t>(rows >> i & 0xffff));
+    }
+    CAIRN_UNROLL for (int i = 0; i < kSimilarRows; ++i) rows_[i] = list[0];
+  }
+  int count() const { return count_; }
+  // The last `rows` of them, fewer if there are fewer.
+  const int32_t* Take(int rows) {
+    const int32_t* taken = rows_ + kSimilarRows + count_ - rows;
+    count_ = count_ > rows ? count_ - rows : 0;
+    return taken;
+  }
+  // Bits of those that have not been taken, of which there are some, and of rows between.
+  uint64_t Possible() const { return ~uint64_t{0} >> (kKeyTileSlots - 1 - rows_[kSimilarRows + count_ - 1]); }
+
+ private:
+  int count_;
+  int32_t rows_[kSimilarRows + kKeyTileSlots + kLanes];
+};
 
 // The chain of FMAs.
 CAIRN_SIMD bool IsSimilar(const KeyPairs& t, int row, int column) {
@@ -237,38 +260,33 @@ CAIRN_SIMD bool IsSimilar(const KeyPairs& t, int row, int column) {
 }
 
 // Of the columns that a row may be similar to, those that it is, as far as anyone wants to know.
-__attribute__((noinline)) uint32_t WithoutDoubt(const KeyPairs& t, int row, const SimilarColumns& columns,
-                                                uint32_t similar, uint32_t doubtful) {
+template <bool kAbove>
+__attribute__((noinline)) ColumnBits WithoutDoubt(const KeyPairs& t, int row, const SimilarColumns<kAbove>& columns,
+                                                  ColumnBits similar, ColumnBits doubtful) {
   uint32_t sure = similar & ~doubtful;
   for (uint32_t left = similar & doubtful; left != 0;) {
-    const int column = LastBit(left);
+    const int column = 31 ^ __builtin_clz(left);
     left &= ~(1u << column);
     const bool matters = (columns.open >> column & 1) != 0 || sure >> column == 0;
     if (matters && IsSimilar(t, row, columns.first + column)) sure |= 1u << column;
   }
-  return sure;
+  return static_cast<ColumnBits>(sure);
 }
 
-// The last R of `rows_left` (if there are fewer, the first of them again and again), which are taken out of it. Their
-// products become bits without being stored. Returns the rows that have one.
-template <int R>
-uint64_t SimilarBlock(const KeyPairs& t, uint64_t* rows_left, SimilarColumns* columns, uint64_t* masks) {
+// R rows, whose products become the columns' bits of their masks without being stored. Returns the columns that are
+// similar to one of the rows.
+template <int R, bool kAbove>
+CAIRN_SIMD ColumnBits SimilarBlock(const KeyPairs& t, const int32_t* rows, const SimilarColumns<kAbove>& columns,
+                                   uint64_t* masks) {
   constexpr int P = kSimilarPanels;
   const uint32_t* x[R];
   U32x16 sums[R][P];
-  int row[R], last = 0;
-  uint64_t left = *rows_left;
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    if (left != 0) last = LastBit(left);
-    left &= ~(uint64_t{1} << last);
-    row[r] = last;
-    x[r] = reinterpret_cast<const uint32_t*>(t.rows + row[r] * t.padded);
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = SetU32(static_cast<uint32_t>(-t.first_similar));
+    x[r] = reinterpret_cast<const uint32_t*>(t.rows + rows[r] * t.padded);
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = columns.start[p];
   }
-  *rows_left = left;
   const int64_t pairs = (t.head_dim + 1) / 2;
-  const uint32_t* w = t.columns + columns->first * pairs;
-#pragma GCC unroll 2
+  const uint32_t* w = t.columns + columns.first * pairs;
   for (int64_t k = 0; k < pairs; ++k, w += kLanes) {
     U32x16 wk[P];
     CAIRN_UNROLL for (int p = 0; p < P; ++p) wk[p] = LoadU32(w + p * kLanes * pairs);
@@ -277,48 +295,68 @@ uint64_t SimilarBlock(const KeyPairs& t, uint64_t* rows_left, SimilarColumns* co
       CAIRN_UNROLL for (int p = 0; p < P; ++p) sums[r][p] = DotI16(sums[r][p], xk, wk[p]);
     }
   }
-  const U32x16 doubt = SetU32(t.doubt);
-  U32x16 closest = sums[0][0];
+  // A row's bits of the panels.
+  const auto bits_of = [&](int row) __attribute__((always_inline)) {
+    return reinterpret_cast<uint16_t*>(masks + row) + columns.first / kLanes;
+  };
+  // As unsigned numbers negative sums are the largest.
+  U32x16 least[P];
   CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) closest = MinU32(closest, sums[r][p]);
-  }
-  const bool has_doubt = MaskAtMostU32(closest, doubt) != 0;
-  uint64_t found_rows = 0;
-  uint32_t found_columns = 0;
-  CAIRN_UNROLL for (int r = 0; r < R; ++r) {
-    uint32_t negative = 0;
-    CAIRN_UNROLL for (int p = 0; p < P; ++p) negative |= MaskNegative(sums[r][p]) << (p * kLanes);
-    uint32_t similar = ~negative & columns->Of(row[r]);
-    if (__builtin_expect(has_doubt, false)) {
-      uint32_t doubtful = 0;
-      CAIRN_UNROLL for (int p = 0; p < P; ++p) doubtful |= MaskAtMostU32(sums[r][p], doubt) << (p * kLanes);
-      similar = WithoutDoubt(t, row[r], *columns, similar, doubtful);
+    uint16_t* const bits = bits_of(rows[r]);
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) {
+      const uint32_t similar = MaskNotNegative(sums[r][p]);
+      bits[p] = static_cast<uint16_t>(kAbove ? similar & columns.Of(rows[r], p) : similar);
+      least[p] = r == 0 ? sums[r][p] : MinU32(least[p], sums[r][p]);
     }
-    masks[row[r]] |= static_cast<uint64_t>(similar) << columns->first;
-    found_rows |= static_cast<uint64_t>(similar != 0) << row[r];
-    found_columns |= similar;
   }
-  columns->open &= ~found_columns;
-  return found_rows;
+  const U32x16 doubt = SetU32(t.doubt);
+  const bool has_doubt = MaskAtMostU32(MinU32(least[0], least[P - 1]), doubt) != 0;
+  ColumnBits found = 0;
+  if (__builtin_expect(!has_doubt && !kAbove, true)) {
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) found |= MaskNotNegative(least[p]) << (p * kLanes);
+    return found;
+  }
+  CAIRN_UNROLL for (int r = 0; r < R; ++r) {
+    ColumnBits doubtful = 0, similar;
+    CAIRN_UNROLL for (int p = 0; p < P; ++p) doubtful |= MaskAtMostU32(sums[r][p], doubt) << (p * kLanes);
+    __builtin_memcpy(&similar, bits_of(rows[r]), sizeof similar);
+    similar = WithoutDoubt(t, rows[r], columns, similar, doubtful);
+    __builtin_memcpy(bits_of(rows[r]), &similar, sizeof similar);
+    found |= similar;
+  }
+  return found;
+}
+
+// Bit i: x[i] is not zero, i < 64.
+uint64_t NonZero(const uint64_t* x) {
+  uint64_t mask = 0;
+  for (int i = 0; i < kKeyTileSlots; i += 8) mask |= static_cast<uint64_t>(MaskNonZero(x + i)) << i;
+  return mask;
 }
 
 // The last columns and the last rows first: a row or column that has found its last one needs no more, and the rows
 // that are left are looked at side by side.
+template <bool kAbove>
 uint64_t SimilarKeys(const KeyPairs& t, uint64_t* masks) {
-  __builtin_memset(masks, 0, kKeyTileSlots * sizeof(uint64_t));
-  uint64_t rows = t.searching_rows, found = 0;
+  CAIRN_UNROLL for (int i = 0; i < kKeyTileSlots; i += kLanes / 2) StoreU32(masks + i, SetU32(0));
   for (int first = kKeyTileSlots - kSimilarColumns; first >= 0; first -= kSimilarColumns) {
-    SimilarColumns some(first, t.searching_columns, t.valid, t.above);
-    uint64_t left = some.PossibleRows();
-    while ((left &= some.open != 0 ? ~uint64_t{0} : rows) != 0) {
-      const bool is_few = __builtin_popcountll(left) <= kSimilarRows / 2;
-      const uint64_t block = is_few ? SimilarBlock<kSimilarRows / 2>(t, &left, &some, masks)
-                                    : SimilarBlock<kSimilarRows>(t, &left, &some, masks);
-      rows &= ~block;
-      found |= block;
+    SimilarColumns<kAbove> some(t, first);
+    const uint64_t searching = t.searching_rows & ~NonZero(masks);
+    RowList rows(some.open != 0 ? some.possible_rows : some.possible_rows & searching);
+    while (rows.count() > 0) {
+      constexpr int kAll = kSimilarRows, kFew = kSimilarRows / 2;
+      const ColumnBits found = rows.count() > kFew ? SimilarBlock<kAll>(t, rows.Take(kAll), some, masks)
+                                                   : SimilarBlock<kFew>(t, rows.Take(kFew), some, masks);
+      if (some.open == 0) continue;
+      some.open &= ~found;
+      if (some.open == 0 && rows.count() > 0) rows.Set(rows.Possible() & searching);
     }
   }
-  return found;
+  return NonZero(masks);
+}
+
+uint64_t SimilarKeys(const KeyPairs& t, uint64_t* masks) {
+  return t.above ? SimilarKeys<true>(t, masks) : SimilarKeys<false>(t, masks);
 }
 
 uint64_t Below(const int32_t* values, int32_t bound) {

@@ -38,8 +38,8 @@ void RandomScores(Context&, const KvView& kv, int32_t layer, int32_t first_kv_he
   }
 }
 
-void PoolSlots(Context&, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
-  for (int64_t head = 0; head < x.dim(0); ++head) {
+void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
+  context.threads().ParallelFor(x.dim(0), [&](int64_t head, int) {
     if (pooling == Pooling::kMax) {
       PoolRow(Row(x, head), x.dim(1), kernel_size / 2, -INFINITY, Row(out, head),
               [](float a, float b) { return std::max(a, b); });
@@ -47,7 +47,7 @@ void PoolSlots(Context&, const Tensor& x, Pooling pooling, int kernel_size, cons
       PoolRow(Row(x, head), x.dim(1), kernel_size / 2, 0.0f, Row(out, head), std::plus<float>());
       for (int64_t i = 0; i < x.dim(1); ++i) Row(out, head)[i] /= static_cast<float>(kernel_size);
     }
-  }
+  });
 }
 
 void DivideByRowMax(Context&, const Tensor& x) {

@@ -18,6 +18,20 @@ CAIRN_SIMD float SumOf8(__m256 a) {
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
+// SumOf8 of each, in its order.
+CAIRN_SIMD __m256 SumsOf8(const __m256 (&a)[8]) {
+  __m256 four[4], two[2];
+  _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i) {  // 2i | 2i + 1
+    four[i] = _mm256_add_ps(_mm256_permute2f128_ps(a[2 * i], a[2 * i + 1], 0x20),
+                            _mm256_permute2f128_ps(a[2 * i], a[2 * i + 1], 0x31));
+  }
+  _Pragma("GCC unroll 2") for (int i = 0; i < 2; ++i) {  // 4i, 4i + 2 | 4i + 1, 4i + 3
+    two[i] = _mm256_add_ps(_mm256_shuffle_ps(four[2 * i], four[2 * i + 1], 0x44),
+                           _mm256_shuffle_ps(four[2 * i], four[2 * i + 1], 0xee));
+  }
+  const __m256 one = _mm256_add_ps(_mm256_shuffle_ps(two[0], two[1], 0x88), _mm256_shuffle_ps(two[0], two[1], 0xdd));
+  return _mm256_permutevar8x32_ps(one, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
 CAIRN_SIMD float MaxOf8(__m256 a) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));

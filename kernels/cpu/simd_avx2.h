@@ -76,6 +76,15 @@ CAIRN_SIMD uint32_t MaskGreater(F32x16 a, F32x16 b) {
 // Lanes i and i + 8; SumOf8 goes on.
 CAIRN_SIMD __m256 AddHalves(F32x16 a) { return _mm256_add_ps(a.lo, a.hi); }
 CAIRN_SIMD float SumOf(F32x16 a) { return SumOf8(AddHalves(a)); }
+// SumOf of each, in its order.
+CAIRN_SIMD F32x16 SumsOf(const F32x16 (&a)[16]) {
+  __m256 lo[8], hi[8];
+  _Pragma("GCC unroll 8") for (int i = 0; i < 8; ++i) {
+    lo[i] = AddHalves(a[i]);
+    hi[i] = AddHalves(a[i + 8]);
+  }
+  return {SumsOf8(lo), SumsOf8(hi)};
+}
 CAIRN_SIMD float MaxOf(F32x16 a) { return MaxOf8(_mm256_max_ps(a.lo, a.hi)); }
 
 // The first n < 16 lanes; the others read as zero and are not written.
@@ -135,7 +144,7 @@ CAIRN_SIMD __m256i RoundBf16Of8(__m256 a) {
   const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   return _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, is_nan), _mm256_set1_epi32(static_cast<int>(0xffff0000)));
 }
-// Functions of 16-bit and 32-bit integers. Bit i of a mask: a[i] <= b[i]; a[i] < 0.
+// Functions of 16-bit and 32-bit integers. Bit i of a mask: a[i] <= b[i]; a[i] < 0; a[i] >= 0.
 CAIRN_SIMD U32x16 SetU32(uint32_t value) {
   const __m256i v = _mm256_set1_epi32(static_cast<int>(value));
   return {v, v};
@@ -148,6 +157,29 @@ CAIRN_SIMD uint32_t MaskNegative(U32x16 a) {
 CAIRN_SIMD uint32_t MaskAtMostU32(U32x16 a, U32x16 b) {
   const U32x16 least = MinU32(a, b);
   return MaskNegative({_mm256_cmpeq_epi32(least.lo, a.lo), _mm256_cmpeq_epi32(least.hi, a.hi)});
+}
+CAIRN_SIMD uint32_t MaskNotNegative(U32x16 a) { return MaskNegative(a) ^ 0xffff; }
+CAIRN_SIMD U32x16 WhereU32(uint32_t mask, U32x16 a, U32x16 b) {
+  const auto floats = [](U32x16 x) __attribute__((always_inline)) {
+    return F32x16{_mm256_castsi256_ps(x.lo), _mm256_castsi256_ps(x.hi)};
+  };
+  const F32x16 v = Where(mask, floats(a), floats(b));
+  return {_mm256_castps_si256(v.lo), _mm256_castps_si256(v.hi)};
+}
+// first + i for each bit i of the mask, ascending; how many. What is behind them, up to sixteen numbers, is undefined.
+CAIRN_SIMD int StoreSetBits(int32_t* p, int32_t first, uint32_t mask) {
+  int count = 0;
+  for (; mask != 0; mask &= mask - 1) p[count++] = first + __builtin_ctz(mask);
+  return count;
+}
+// Bit i: p[i] is not zero, i < 8.
+CAIRN_SIMD uint32_t MaskNonZero(const uint64_t* p) {
+  const auto are_zero = [p](int i) __attribute__((always_inline)) {
+    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
+    return static_cast<uint32_t>(
+        _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(v, _mm256_setzero_si256()))));
+  };
+  return (are_zero(0) | are_zero(4) << 4) ^ 0xff;
 }
 // sum + the products of the two 16-bit integers in each lane.
 CAIRN_SIMD U32x16 DotI16(U32x16 sum, U32x16 x, U32x16 w) {

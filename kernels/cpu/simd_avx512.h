@@ -48,6 +48,23 @@ CAIRN_SIMD __m256 AddHalves(F32x16 a) {
   return _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
 }
 CAIRN_SIMD float SumOf(F32x16 a) { return SumOf8(AddHalves(a)); }
+CAIRN_SIMD F32x16 SumsOf(const F32x16 (&a)[16]) {
+  __m512 eight[8], four[4], two[2];
+  _Pragma("GCC unroll 8") for (int i = 0; i < 8; ++i) {  // 2i | 2i + 1
+    eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i].v, a[2 * i + 1].v, 0x44),
+                             _mm512_shuffle_f32x4(a[2 * i].v, a[2 * i + 1].v, 0xee));
+  }
+  _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i) {  // 4i | 4i + 1 | 4i + 2 | 4i + 3
+    four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(eight[2 * i], eight[2 * i + 1], 0x88),
+                            _mm512_shuffle_f32x4(eight[2 * i], eight[2 * i + 1], 0xdd));
+  }
+  _Pragma("GCC unroll 2") for (int i = 0; i < 2; ++i) {  // 8i, 8i + 4 | 8i + 1, 8i + 5 | and so on
+    two[i] = _mm512_add_ps(_mm512_shuffle_ps(four[2 * i], four[2 * i + 1], 0x44),
+                           _mm512_shuffle_ps(four[2 * i], four[2 * i + 1], 0xee));
+  }
+  const __m512 one = _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88), _mm512_shuffle_ps(two[0], two[1], 0xdd));
+  return {_mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), one)};
+}
 CAIRN_SIMD float MaxOf(F32x16 a) {
   return MaxOf8(_mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)));
 }
@@ -81,10 +98,25 @@ CAIRN_SIMD F32x16 LoadF8(const uint8_t* p) { return WidenF8(_mm_loadu_si128(rein
 CAIRN_SIMD U32x16 SetU32(uint32_t value) { return {_mm512_set1_epi32(static_cast<int>(value))}; }
 CAIRN_SIMD U32x16 MinU32(U32x16 a, U32x16 b) { return {_mm512_min_epu32(a.v, b.v)}; }
 CAIRN_SIMD uint32_t MaskAtMostU32(U32x16 a, U32x16 b) { return _mm512_cmple_epu32_mask(a.v, b.v); }
-CAIRN_SIMD uint32_t MaskNegative(U32x16 a) { return _mm512_movepi32_mask(a.v); }
+CAIRN_SIMD uint32_t MaskNotNegative(U32x16 a) { return _mm512_cmpge_epi32_mask(a.v, _mm512_setzero_si512()); }
+CAIRN_SIMD U32x16 WhereU32(uint32_t mask, U32x16 a, U32x16 b) {
+  return {_mm512_mask_blend_epi32(static_cast<__mmask16>(mask), b.v, a.v)};
+}
+CAIRN_SIMD int StoreSetBits(int32_t* p, int32_t first, uint32_t mask) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(first));
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), numbers));
+  return __builtin_popcount(mask);
+}
+CAIRN_SIMD uint32_t MaskNonZero(const uint64_t* p) {
+  const __m512i v = _mm512_loadu_si512(p);
+  return _mm512_test_epi64_mask(v, v);
+}
 CAIRN_SIMD U32x16 DotI16(U32x16 sum, U32x16 x, U32x16 w) {
 #ifdef __AVX512VNNI__
-  return {_mm512_dpwssd_epi32(sum.v, x.v, w.v)};
+  // Not by its intrinsic, for which GCC 12 copies every sum to another register and back.
+  asm("vpdpwssd %2, %1, %0" : "+v"(sum.v) : "v"(x.v), "v"(w.v));
+  return sum;
 #else
   return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(x.v, w.v))};
 #endif

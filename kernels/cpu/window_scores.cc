@@ -45,6 +45,7 @@ void ForHeadLogits(Context& context, const Window& window, const Tensor& out, co
     });
     threads.ForEach(heads * tiles, [&](int64_t task, int worker) {
       const int64_t head = task / tiles, tile = task % tiles;
+      if (tile + 1 < tiles) FetchKeys(KeyTileOf(window.kv, first + head, tile + 1, window.slots));
       float* logits = memory + head * per_head;
       float* scratch = static_cast<float*>(context.Scratch(worker, kKeyTileSlots * window.d() * sizeof(float)));
       kernels.key_logits(KeyTileOf(window.kv, first + head, tile, window.slots), logits + logits_floats,

@@ -12,10 +12,10 @@ namespace cairn {
 namespace {
 
 TEST(ThreadPoolTest, RunsEveryTaskOnce) {
-  for (int threads : {1, 2, 3, 8}) {
+  for (int threads : {1, 2, 3, 8, 40}) {  // more than a word has bits
     ThreadPool pool(threads);
     EXPECT_EQ(pool.num_threads(), threads);
-    for (int64_t tasks : {0, 1, 2, 3, 7, 100, 5000}) {
+    for (int64_t tasks : {0, 1, 2, 3, 7, 31, 32, 33, 100, 5000}) {
       std::vector<std::atomic<int>> runs(tasks);
       std::atomic<int> bad_worker{0};
       pool.ParallelFor(tasks, [&](int64_t task, int worker) {

@@ -127,6 +127,7 @@ TEST(KvCacheTest, CompactionAgainstANaiveModel) {
             model[s][l][h] = left;
           }
         }
+        cache.FreeTails(s);
       } else if (const int count = 1 + static_cast<int>(rng() % 6);
                  std::max(model[s][0][0].size(), model[s][1][0].size()) + count <= 80) {
         cache.Append(s, count);

@@ -120,6 +120,7 @@ TEST(ShadowCacheTest, LossesOverSeveralCompactions) {
       fixture.cache.Compact(*fixture.context, 1, layer,
                             Tensor(slots.data(), DType::kInt32, {1, static_cast<int64_t>(slots.size())}));
     }
+    fixture.cache.FreeTails(1);
     positions = kept;
     fixture.Append(1, 5);
     for (int64_t p = length; p < length + 5; ++p) positions.push_back(static_cast<int32_t>(p));

@@ -210,6 +210,7 @@ TEST(SchedulerTest, CompressedRunsNeverOutgrowThePool) {
         for (int l = 0; l < kLayers; ++l) {
           keep_last(compaction.sequence, l, static_cast<int32_t>(compaction.kept.size()));
         }
+        cache.FreeTails(compaction.sequence);
       }
       for (const OpenSequence& open : plan.opens) {
         cache.Open(open.sequence);
@@ -230,6 +231,7 @@ TEST(SchedulerTest, CompressedRunsNeverOutgrowThePool) {
         for (int l = 0; l < kLayers; ++l) {
           if (cache.physical_length(step.sequence, l) > (*budgets)[l]) keep_last(step.sequence, l, (*budgets)[l]);
         }
+        cache.FreeTails(step.sequence);
       }
       return result;
     };
