@@ -50,8 +50,7 @@ absl::StatusOr<std::unique_ptr<CacheCompressor>> CacheCompressor::Create(Context
 // thread.
 absl::Status CacheCompressor::AddWorkers(const CompressionConfig& config, CompressorShape shape) {
   const int threads = context_->threads().num_threads();
-  const bool is_apart = compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
-  if (!is_apart || !context_->device().is_cpu() || threads == 1 || layers_.size() == 1) return absl::OkStatus();
+  if (!has_own_heads() || !context_->device().is_cpu() || threads == 1 || layers_.size() == 1) return absl::OkStatus();
   const Budgets budgets = footprint_.BudgetsFor(shape.max_slots);
   worker_slots_ = std::min(*std::max_element(budgets->begin(), budgets->end()) + config.buffer, shape.max_slots);
   shape.max_slots = worker_slots_;
@@ -124,6 +123,7 @@ absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vec
   side_by_side_.clear();
   for (const SequenceStep& step : plan.sequences) {
     if (!step.compress) continue;
+    CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(step.sequence, 0), cache.logical_length(step.sequence)));
     if (compressor_->scope() == KeepScope::kSequence) {
       CAIRN_RETURN_IF_ERROR(SelectForSequence(cache, step.sequence, selected));
     } else {
@@ -178,16 +178,11 @@ void CacheCompressor::Record(Context& context, const KvCache& cache, int32_t seq
 absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
   const size_t first = fingerprints_.size();
   fingerprints_.resize(first + cache.num_layers());
-  bool has_begun = false;
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
     const LayerEvent event = {.sequence = sequence, .layer = layer, .number = first + layer};
     if (!workers_.empty() && !shadow_.has_value() && cache.physical_length(sequence, layer) <= worker_slots_) {
       side_by_side_.push_back(event);
       continue;
-    }
-    if (!has_begun) {
-      CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(sequence, 0), cache.logical_length(sequence)));
-      has_begun = true;
     }
     CAIRN_RETURN_IF_ERROR(CompressLayer(*context_, *compressor_, cache, event, evictions_));
   }
@@ -212,8 +207,6 @@ void CacheCompressor::CompressSideBySide(KvCache& cache) {
 
 absl::Status CacheCompressor::CompressLayer(Context& context, Compressor& compressor, KvCache& cache,
                                             const LayerEvent& event, std::vector<Eviction>& evictions) {
-  // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
-  const bool own_heads = compressor.scope() == KeepScope::kHead && !compressor.sync().is_replicated();
   const int32_t budget = BudgetOf(event.sequence, event.layer);
   const int32_t slots = cache.physical_length(event.sequence, event.layer);
   uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(event.sequence)));
@@ -221,7 +214,8 @@ absl::Status CacheCompressor::CompressLayer(Context& context, Compressor& compre
   if (slots > budget) {
     const KvView view = cache.View(event.sequence, event.layer);
     CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept, compressor.Plan(context, event.layer, view, budget));
-    if (!own_heads) {
+    // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
+    if (!has_own_heads()) {
       for (const int64_t fingerprint : compressor.Fingerprints(context, kept)) {
         value = Fnv1a(value, static_cast<uint64_t>(fingerprint));
       }
@@ -234,7 +228,6 @@ absl::Status CacheCompressor::CompressLayer(Context& context, Compressor& compre
 
 // Scores of all layers of all stages are summed on their way down the pipeline.
 absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected) {
-  CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(sequence, 0), cache.logical_length(sequence)));
   const int32_t slots = cache.physical_length(sequence, 0), budget = BudgetOf(sequence, 0);
   const Tensor sums = compressor_->ZeroSums(*context_, slots);
   if (!groups_->is_first_stage()) CAIRN_RETURN_IF_ERROR(groups_->pp->Recv(sums, groups_->at.pp - 1));

@@ -83,6 +83,10 @@ class CacheCompressor {
                              std::vector<Eviction>& evictions);
   void CompressSideBySide(KvCache& cache);
   absl::Status SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected);
+  // Whether no other rank has a part in what a layer here keeps.
+  bool has_own_heads() const {
+    return compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
+  }
   int32_t BudgetOf(int32_t sequence, int layer) const { return (*open_[sequence].budgets)[layers_.begin + layer]; }
   absl::Status Agree(const StepPlan& plan);
 

@@ -92,8 +92,9 @@ struct ThreadPool::Impl {
     while (UnclaimedOf(word) > 0) {
       const uint32_t left = UnclaimedOf(word), bit = std::countr_zero((left & own) != 0 ? left & own : left);
       const uint64_t taken = HasBits(word) ? uint64_t{1} << bit : 1;
-      if (!todo.compare_exchange_weak(word, word - taken, std::memory_order_acq_rel, std::memory_order_acquire))
+      if (!todo.compare_exchange_weak(word, word - taken, std::memory_order_acq_rel, std::memory_order_acquire)) {
         continue;
+      }
       (*body)(HasBits(word) ? bit : num_tasks - left, worker);
       ++count;
       word = todo.load(std::memory_order_acquire);

@@ -159,13 +159,6 @@ CAIRN_SIMD uint32_t MaskAtMostU32(U32x16 a, U32x16 b) {
   return MaskNegative({_mm256_cmpeq_epi32(least.lo, a.lo), _mm256_cmpeq_epi32(least.hi, a.hi)});
 }
 CAIRN_SIMD uint32_t MaskNotNegative(U32x16 a) { return MaskNegative(a) ^ 0xffff; }
-CAIRN_SIMD U32x16 WhereU32(uint32_t mask, U32x16 a, U32x16 b) {
-  const auto floats = [](U32x16 x) __attribute__((always_inline)) {
-    return F32x16{_mm256_castsi256_ps(x.lo), _mm256_castsi256_ps(x.hi)};
-  };
-  const F32x16 v = Where(mask, floats(a), floats(b));
-  return {_mm256_castps_si256(v.lo), _mm256_castps_si256(v.hi)};
-}
 // first + i for each bit i of the mask, ascending; how many. What is behind them, up to sixteen numbers, is undefined.
 CAIRN_SIMD int StoreSetBits(int32_t* p, int32_t first, uint32_t mask) {
   int count = 0;
@@ -197,6 +190,10 @@ CAIRN_SIMD void StoreI16(int16_t* p, F32x16 a) {
 
 CAIRN_SIMD U32x16 RoundBf16(F32x16 a) { return {RoundBf16Of8(a.lo), RoundBf16Of8(a.hi)}; }
 CAIRN_SIMD F32x16 AsF32(U32x16 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+CAIRN_SIMD U32x16 WhereU32(uint32_t mask, U32x16 a, U32x16 b) {
+  const F32x16 v = Where(mask, AsF32(a), AsF32(b));
+  return {_mm256_castps_si256(v.lo), _mm256_castps_si256(v.hi)};
+}
 // Sixteen bf16 from the high halves.
 CAIRN_SIMD void StoreHighHalves(uint16_t* p, U32x16 a) {
   const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(a.lo, 16), _mm256_srli_epi32(a.hi, 16));
