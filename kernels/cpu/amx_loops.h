@@ -37,69 +37,119 @@ void ConfigureTiles(int64_t first_rows, int64_t second_rows) {
   _tile_loadconfig(&config);
 }
 
+// One row's pairs, 16 to a tile.
+void PackTileRow(const float* x, int64_t k, uint32_t* pairs, int64_t stride) {
+  for (int64_t i = 0; i < k; i += 2 * kTilePairs, pairs += stride) {
+    const int64_t count = k - i < 2 * kTilePairs ? k - i : 2 * kTilePairs;
+    if (count < 2 * kTilePairs) __builtin_memset(pairs, 0, kTileBytes);
+    PackBf16Pairs(x + i, count, pairs, kTilePairs);
+  }
+}
+
 struct SumTile {
   alignas(64) float at[kTileRows][kPanelColumns];
 };
 
-CAIRN_SIMD void LoadSums(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, SumTile& sums) {
-  const float* y = t.y + row * t.y_stride + panel * kPanelColumns;
-  for (int64_t r = 0; r < rows; ++r) {
-    Store(sums.at[r], t.accumulate ? LoadUpTo(y + r * t.y_stride, t.columns - panel * kPanelColumns) : Zero());
+// Up to 16 rows and a panel of y, as a tile's sums begin and end there: in place where y has room for a tile of plain
+// floats, else by way of `copy`.
+struct Place {
+  const MatMulTile* t;
+  int64_t row, rows, panel;
+  SumTile* copy;
+
+  CAIRN_SIMD int64_t columns() const { return t->columns - panel * kPanelColumns; }
+  CAIRN_SIMD float* y() const { return t->y + row * t->y_stride + panel * kPanelColumns; }
+  CAIRN_SIMD int64_t y_bytes() const { return t->y_stride * static_cast<int64_t>(sizeof(float)); }
+  CAIRN_SIMD bool is_read_in_place() const { return columns() >= kPanelColumns; }
+  CAIRN_SIMD bool is_written_in_place() const {
+    return is_read_in_place() && t->bias == nullptr && t->round == Format::kF32;
+  }
+};
+
+CAIRN_SIMD void CopySumsIn(const Place& place) {
+  const MatMulTile& t = *place.t;
+  if (!t.accumulate || place.is_read_in_place()) return;
+  for (int64_t r = 0; r < place.rows; ++r) {
+    Store(place.copy->at[r], LoadUpTo(place.y() + r * t.y_stride, place.columns()));
   }
 }
 
-CAIRN_SIMD void StoreSums(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, const SumTile& sums) {
-  const int64_t columns = t.columns - panel * kPanelColumns;
-  float* y = t.y + row * t.y_stride + panel * kPanelColumns;
-  const F32x16 bias = t.bias != nullptr ? LoadUpTo(t.bias + panel * kPanelColumns, columns) : Zero();
-  for (int64_t r = 0; r < rows; ++r) {
-    const F32x16 sum = Load(sums.at[r]);
-    StoreUpTo(y + r * t.y_stride, columns, RoundTo(t.round, t.bias != nullptr ? Add(sum, bias) : sum));
+CAIRN_SIMD void CopySumsOut(const Place& place) {
+  const MatMulTile& t = *place.t;
+  if (place.is_written_in_place()) return;
+  const F32x16 bias = t.bias != nullptr ? LoadUpTo(t.bias + place.panel * kPanelColumns, place.columns()) : Zero();
+  for (int64_t r = 0; r < place.rows; ++r) {
+    const F32x16 sum = Load(place.copy->at[r]);
+    StoreUpTo(place.y() + r * t.y_stride, place.columns(), RoundTo(t.round, t.bias != nullptr ? Add(sum, bias) : sum));
   }
 }
 
-// The last pairs of rows, and of a panel, filled up with zeros.
+// Macros, since the number of a tile is spelt into the instruction.
+#define CAIRN_TILE_READ(tile, place)                                                    \
+  do {                                                                                  \
+    if (!(place).t->accumulate) {                                                       \
+      _tile_zero(tile);                                                                 \
+    } else {                                                                            \
+      _tile_loadd(tile, (place).is_read_in_place() ? (place).y() : (place).copy->at[0], \
+                  (place).is_read_in_place() ? (place).y_bytes() : kTileBytes);         \
+    }                                                                                   \
+  } while (false)
+#define CAIRN_TILE_WRITE(tile, place)                                                   \
+  _tile_stored(tile, (place).is_written_in_place() ? (place).y() : (place).copy->at[0], \
+               (place).is_written_in_place() ? (place).y_bytes() : kTileBytes)
+
+// The last pairs of panels, filled up with zeros: what follows them in memory could be no number.
 struct LastPairs {
-  alignas(64) uint32_t x[2 * kTileRows][kTilePairs];
   alignas(64) uint32_t w[4][kTilePairs][kPanelColumns];
 };
 
-void FillUp(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels, LastPairs& last) {
+void FillUp(const MatMulTile& t, int64_t panel, int64_t panels, LastPairs& last) {
   const int64_t begin = t.k / kTilePairs * kTilePairs, rest = t.k - begin;
   __builtin_memset(&last, 0, sizeof last);
-  for (int64_t r = 0; r < rows; ++r) {
-    __builtin_memcpy(last.x[r], t.x + (row + r) * t.x_stride + begin, rest * sizeof(uint32_t));
-  }
   for (int64_t p = 0; p < panels; ++p) {
     __builtin_memcpy(last.w[p], t.w + (panel + p) * t.panel_bytes + begin * kTileBytes, rest * kTileBytes);
   }
 }
 
-// Weights are read once, faster than the hardware looks ahead.
-CAIRN_SIMD void FetchTileAhead(const uint8_t* w) {
-  CAIRN_UNROLL for (int row = 0; row < kTilePairs; ++row) {
-    __builtin_prefetch(w + 4 * kTilePairs * kTileBytes + row * kTileBytes);
+// What is fetched ahead beside each step along K: `bytes` of each panel, from where `from` stands.
+struct Ahead {
+  const uint8_t* from = nullptr;
+  int64_t panel_bytes = 0;
+  int64_t bytes = 0;
+
+  CAIRN_SIMD void Fetch(int64_t panels) {
+    for (int64_t p = 0; p < panels; ++p) {
+      const uint8_t* const panel = from + p * panel_bytes;
+      if (bytes == kTilePairs * kTileBytes) {
+        CAIRN_UNROLL for (int row = 0; row < kTilePairs; ++row) __builtin_prefetch(panel + row * kTileBytes);
+      } else {
+        for (int64_t i = 0; i < bytes; i += kTileBytes) __builtin_prefetch(panel + i);
+      }
+    }
+    from += bytes;
   }
-}
+};
 
 // More than 16 rows against one or two panels.
-void MultiplyTallTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels) {
-  SumTile sums[4];
-  for (int64_t i = 0; i < 4; ++i) {
-    const int64_t p = i % 2 < panels ? i % 2 : 0;
-    LoadSums(t, row + i / 2 * kTileRows, i < 2 ? kTileRows : rows - kTileRows, panel + p, sums[i]);
-  }
+void MultiplyTallTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels, Ahead ahead) {
+  SumTile copies[4];
+  const int64_t second_panel = panel + panels - 1, second_row = row + kTileRows, second_rows = rows - kTileRows;
+  const Place place[4] = {{&t, row, kTileRows, panel, &copies[0]},
+                          {&t, row, kTileRows, second_panel, &copies[1]},
+                          {&t, second_row, second_rows, panel, &copies[2]},
+                          {&t, second_row, second_rows, second_panel, &copies[3]}};
+  for (const Place& p : place) CopySumsIn(p);
   MemoryBarrier();
-  _tile_loadd(0, sums[0].at, kTileBytes);
-  _tile_loadd(1, sums[1].at, kTileBytes);
-  _tile_loadd(2, sums[2].at, kTileBytes);
-  _tile_loadd(3, sums[3].at, kTileBytes);
-  const auto step = [&](const void* first, const void* second, int64_t x_bytes, const uint8_t* w0, const uint8_t* w1)
+  CAIRN_TILE_READ(0, place[0]);
+  CAIRN_TILE_READ(1, place[1]);
+  CAIRN_TILE_READ(2, place[2]);
+  CAIRN_TILE_READ(3, place[3]);
+  const auto step = [&](const void* first, const void* second, const uint8_t* w0, const uint8_t* w1)
       __attribute__((always_inline)) {
-    _tile_loadd(4, first, x_bytes);
+    _tile_loadd(4, first, kTileBytes);
     _tile_loadd(6, w0, kTileBytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, second, x_bytes);
+    _tile_loadd(5, second, kTileBytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_loadd(7, w1, kTileBytes);
     _tile_dpbf16ps(1, 4, 7);
@@ -108,46 +158,48 @@ void MultiplyTallTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
   const float* first = t.x + row * t.x_stride;
   const float* second = first + kTileRows * t.x_stride;
   const uint8_t* w0 = t.w + panel * t.panel_bytes;
-  const uint8_t* w1 = panels == 2 ? w0 + t.panel_bytes : w0;
+  const uint8_t* w1 = t.w + second_panel * t.panel_bytes;
   int64_t k = 0;
-  for (; k + kTilePairs <= t.k; k += kTilePairs, w0 += kTilePairs * kTileBytes, w1 += kTilePairs * kTileBytes) {
-    step(first + k, second + k, t.x_stride * static_cast<int64_t>(sizeof(float)), w0, w1);
+  for (; k + kTilePairs <= t.k; k += kTilePairs) {
+    ahead.Fetch(panels);
+    step(first + k * kTileRows, second + k * kTileRows, w0 + k * kTileBytes, w1 + k * kTileBytes);
   }
   if (k < t.k) {
     LastPairs last;
-    FillUp(t, row, rows, panel, panels, last);
+    FillUp(t, panel, panels, last);
     MemoryBarrier();
-    step(last.x, last.x[kTileRows], kTileBytes, reinterpret_cast<const uint8_t*>(last.w),
+    step(first + k * kTileRows, second + k * kTileRows, reinterpret_cast<const uint8_t*>(last.w),
          reinterpret_cast<const uint8_t*>(last.w[panels - 1]));
   }
-  _tile_stored(0, sums[0].at, kTileBytes);
-  _tile_stored(1, sums[1].at, kTileBytes);
-  _tile_stored(2, sums[2].at, kTileBytes);
-  _tile_stored(3, sums[3].at, kTileBytes);
-  MemoryBarrier();
-  for (int64_t i = 0; i < 4; ++i) {
-    if (i % 2 >= panels) continue;
-    StoreSums(t, row + i / 2 * kTileRows, i < 2 ? kTileRows : rows - kTileRows, panel + i % 2, sums[i]);
+  CAIRN_TILE_WRITE(0, place[0]);
+  CAIRN_TILE_WRITE(2, place[2]);
+  if (panels == 2) {
+    CAIRN_TILE_WRITE(1, place[1]);
+    CAIRN_TILE_WRITE(3, place[3]);
   }
+  MemoryBarrier();
+  for (int64_t i = 0; i < 4; i += 3 - panels) CopySumsOut(place[i]);
 }
 
 // At most 16 rows against one to four panels.
-void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels) {
-  SumTile sums[4];
+void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels, Ahead ahead) {
+  SumTile copies[4];
+  Place place[4];
   const uint8_t* w[4];
   for (int64_t i = 0; i < 4; ++i) {
     const int64_t p = i < panels ? i : panels - 1;
-    LoadSums(t, row, rows, panel + p, sums[i]);
+    place[i] = {&t, row, rows, panel + p, &copies[i]};
+    CopySumsIn(place[i]);
     w[i] = t.w + (panel + p) * t.panel_bytes;
   }
   MemoryBarrier();
-  _tile_loadd(0, sums[0].at, kTileBytes);
-  _tile_loadd(1, sums[1].at, kTileBytes);
-  _tile_loadd(2, sums[2].at, kTileBytes);
-  _tile_loadd(3, sums[3].at, kTileBytes);
-  const auto step = [&](const void* x, int64_t x_bytes, const uint8_t* w0, const uint8_t* w1, const uint8_t* w2,
-                        const uint8_t* w3) __attribute__((always_inline)) {
-    _tile_loadd(4, x, x_bytes);
+  CAIRN_TILE_READ(0, place[0]);
+  CAIRN_TILE_READ(1, place[1]);
+  CAIRN_TILE_READ(2, place[2]);
+  CAIRN_TILE_READ(3, place[3]);
+  const auto step = [&](const void* x, const uint8_t* w0, const uint8_t* w1, const uint8_t* w2, const uint8_t* w3)
+      __attribute__((always_inline)) {
+    _tile_loadd(4, x, kTileBytes);
     _tile_loadd(6, w0, kTileBytes);
     _tile_dpbf16ps(0, 4, 6);
     if (panels == 1) return;
@@ -163,37 +215,48 @@ void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
   const float* x = t.x + row * t.x_stride;
   int64_t k = 0;
   for (int64_t at = 0; k + kTilePairs <= t.k; k += kTilePairs, at += kTilePairs * kTileBytes) {
-    for (int64_t p = 0; p < panels; ++p) FetchTileAhead(w[p] + at);
-    step(x + k, t.x_stride * static_cast<int64_t>(sizeof(float)), w[0] + at, w[1] + at, w[2] + at, w[3] + at);
+    ahead.Fetch(panels);
+    step(x + k * t.x_tile_rows, w[0] + at, w[1] + at, w[2] + at, w[3] + at);
   }
   if (k < t.k) {
     LastPairs last;
-    FillUp(t, row, rows, panel, panels, last);
+    FillUp(t, panel, panels, last);
     const auto part = [&](int i) { return reinterpret_cast<const uint8_t*>(last.w[i]); };
     MemoryBarrier();
-    step(last.x, kTileBytes, part(0), part(1), part(2), part(3));
+    step(x + k * t.x_tile_rows, part(0), part(1), part(2), part(3));
   }
-  _tile_stored(0, sums[0].at, kTileBytes);
-  _tile_stored(1, sums[1].at, kTileBytes);
-  _tile_stored(2, sums[2].at, kTileBytes);
-  _tile_stored(3, sums[3].at, kTileBytes);
+  CAIRN_TILE_WRITE(0, place[0]);
+  if (panels > 1) CAIRN_TILE_WRITE(1, place[1]);
+  if (panels > 2) CAIRN_TILE_WRITE(2, place[2]);
+  if (panels > 3) CAIRN_TILE_WRITE(3, place[3]);
   MemoryBarrier();
-  for (int64_t i = 0; i < panels; ++i) StoreSums(t, row, rows, panel + i, sums[i]);
+  for (int64_t i = 0; i < panels; ++i) CopySumsOut(place[i]);
 }
 
-// MatMulTile with bf16 weights; x holds pairs and k counts them.
+// MatMulTile with bf16 weights; x holds tiles of pairs and k counts pairs.
 void MultiplyTiles(const MatMulTile& t) {
-  for (int64_t row = 0; row < t.rows; row += 2 * kTileRows) {
+  constexpr int64_t kStepBytes = kTilePairs * kTileBytes;
+  int64_t configured = 0;
+  const int64_t blocks = (t.rows + 2 * kTileRows - 1) / (2 * kTileRows), steps = t.k / kTilePairs;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t row = block * 2 * kTileRows;
     const int64_t rows = t.rows - row < 2 * kTileRows ? t.rows - row : 2 * kTileRows;
     const bool is_tall = rows > kTileRows;
-    ConfigureTiles(is_tall ? kTileRows : rows, is_tall ? rows - kTileRows : 0);
+    if (rows != configured) ConfigureTiles(is_tall ? kTileRows : rows, is_tall ? rows - kTileRows : 0);
+    configured = rows;
     const int64_t at_once = is_tall ? 2 : 4;
     for (int64_t panel = 0; panel < t.panels; panel += at_once) {
       const int64_t panels = t.panels - panel < at_once ? t.panels - panel : at_once;
+      // Weights that are read once, faster than the hardware looks ahead; else a share of what comes next.
+      Ahead ahead = {t.w + panel * t.panel_bytes + 4 * kStepBytes, t.panel_bytes, kStepBytes};
+      if (t.next != nullptr) {
+        ahead = {t.next + t.next_bytes * block / blocks + panel * t.next_panel_bytes, t.next_panel_bytes,
+                 steps > 0 ? t.next_bytes / (blocks * steps) : 0};
+      }
       if (is_tall) {
-        MultiplyTallTiles(t, row, rows, panel, panels);
+        MultiplyTallTiles(t, row, rows, panel, panels, ahead);
       } else {
-        MultiplyFlatTiles(t, row, rows, panel, panels);
+        MultiplyFlatTiles(t, row, rows, panel, panels, ahead);
       }
     }
   }

@@ -20,6 +20,7 @@ enum class Format : int { kF32, kBf16, kF16, kF8, kI8 };
 struct MatMulTile {
   const float* x = nullptr;  // [rows, k]
   int64_t x_stride = 0;      // elements from row to row
+  int64_t x_tile_rows = 0;   // if x lies in tiles (Kernels::tiled_pairs)
   int64_t rows = 0;
   const uint8_t* w = nullptr;  // the first panel, at the first k
   int64_t panel_bytes = 0;     // from one panel to the next
@@ -118,7 +119,12 @@ struct Kernels {
   // bf16 weights by bf16 activations, from pack_bf16_pairs: k counts pairs, x holds pairs. Null where the instruction
   // set has no such dot product.
   void (*multiply_bf16_pairs)(const MatMulTile&);
-  void (*pack_bf16_pairs)(const float* x, int64_t k, uint32_t* pairs);  // [(k + 1) / 2]
+  // [(k + 1) / 2]; 16 of them lie together, and `stride` is from one 16 to the next. (The last are filled up with zeros
+  // where that is more than 16.)
+  void (*pack_bf16_pairs)(const float* x, int64_t k, uint32_t* pairs, int64_t stride);
+  // Whether multiply_bf16_pairs wants x in tiles of x_tile_rows (16, or all) rows by 16 pairs. Those of the same rows
+  // follow each other; x_stride counts pairs, a multiple of 16.
+  bool tiled_pairs;
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, Format round, float* y);
   void (*rotate)(float* x, const float* cosine, const float* sine, int64_t half, Format round);
   void (*swiglu)(const float* gate, const float* up, int64_t n, Format round, float* y);

@@ -14,6 +14,8 @@ namespace {
 
 constexpr Kernels WithTiles(Kernels kernels) {
   kernels.multiply_bf16_pairs = MultiplyTiles;
+  kernels.pack_bf16_pairs = PackTileRow;
+  kernels.tiled_pairs = true;
   return kernels;
 }
 

@@ -232,6 +232,7 @@ const Kernels kScalarKernels = {
                  Multiply<Format::kI8>},
     .multiply_bf16_pairs = nullptr,
     .pack_bf16_pairs = nullptr,
+    .tiled_pairs = false,
     .rms_norm = RmsNorm,
     .rotate = Rotate,
     .swiglu = SwiGlu,

@@ -11,13 +11,26 @@
 namespace cairn::cpu {
 namespace {
 
-// Rows of one task. With kBlockK of K, 48 rows of x take 192 KB and stay in the L2 cache while the task's panels pass.
-constexpr int64_t kRowChunk = 48;
-// K is cut so that a block of a bf16 panel fills a 32 KB L1 cache and not more. (Measured on Zen 3 at 512 rows: 95 % of
-// peak with 48 rows and 1024 of K, 85-90 % with 192 rows and 256. Widening the panel to f32 first cost 5 % of peak.)
-constexpr int64_t kBlockK = 1024;
-// Panels of one task when there are several row chunks.
-constexpr int64_t kPanelsPerTask = 8;
+// What one task works on at a time, and how many of its panels; cut so that it stays in the caches.
+struct Blocking {
+  int64_t rows;
+  int64_t panels;
+  int64_t k;
+  int64_t tasks_per_thread;  // if the rows are one task's
+};
+
+// 48 rows of x take 192 KB and stay in the L2 cache while the task's panels pass; a block of a bf16 panel fills a 32 KB
+// L1 cache and not more. (Measured on Zen 3 at 512 rows: 95 % of peak with 48 rows and 1024 of K, 85-90 % with 192 rows
+// and 256. Widening the panel to f32 first cost 5 % of peak.)
+constexpr Blocking kVectorBlocking = {.rows = 48, .panels = 8, .k = 1024, .tasks_per_thread = 8};
+
+// Tiles multiply so fast that weights from memory must serve many rows: 256 rows of x take 768 KB of the L2 cache and a
+// task's sums 512 KB. (K counts pairs. On two cores of a Sapphire Rapids: 1.5 to 2 TFLOP/s at 128 and 512 rows, where
+// 48 rows and 1024 of K gave 0.8 to 1. 256 of K, with which two panels stay in the L1 cache, is slower: sums are read
+// and written more often. Eight tasks a thread read x four times as often as two: 10 to 30 % at 32 to 128 rows.)
+constexpr Blocking kTileBlocking = {.rows = 256, .panels = 32, .k = 768, .tasks_per_thread = 2};
+constexpr int64_t kTileSide = 16;
+constexpr int64_t kTileRowsAtOnce = 32;  // of x, beside which each weight is read once
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -31,7 +44,8 @@ struct Product {
   MatMulTile whole;  // all rows, all panels, all of K
   void (*multiply)(const MatMulTile&);
   int64_t bytes_per_k;  // of a panel
-  int64_t block_k;
+  Blocking blocking;
+  int64_t x_block;  // elements of x from one block of K to the next
   int64_t panels_per_tile;
   bool rows_in_registers;  // all of them at once: each weight is read once
 };
@@ -39,11 +53,12 @@ struct Product {
 // Panels [panel_begin, panel_end) for rows [row_begin, row_end).
 void RunTask(const Product& p, int64_t row_begin, int64_t row_end, int64_t panel_begin, int64_t panel_end) {
   const MatMulTile& whole = p.whole;
-  for (int64_t k = 0; k == 0 || k < whole.k; k += p.block_k) {
-    const bool last = k + p.block_k >= whole.k;
+  const int64_t block_k = p.blocking.k;
+  for (int64_t k = 0; k == 0 || k < whole.k; k += block_k) {
+    const bool last = k + block_k >= whole.k;
     MatMulTile tile = whole;
-    tile.k = std::min(p.block_k, whole.k - k);
-    tile.x = whole.x + row_begin * whole.x_stride + k;
+    tile.k = std::min(block_k, whole.k - k);
+    tile.x = whole.x + row_begin * whole.x_stride + k / block_k * p.x_block;
     tile.rows = row_end - row_begin;
     tile.accumulate = k > 0;
     tile.round = last ? whole.round : Format::kF32;
@@ -68,9 +83,10 @@ void RunTask(const Product& p, int64_t row_begin, int64_t row_end, int64_t panel
 // while the weights, fetched ahead, stream by (the other order cost 10 % at 512 rows).
 void RunTasks(Context& context, const Product& p) {
   const int64_t rows = p.whole.rows, panels = p.whole.panels;
-  const int64_t chunks = CeilDiv(rows, kRowChunk);
-  const int64_t groups = chunks == 1 ? std::min<int64_t>(CeilDiv(panels, 2), context.threads().num_threads() * 8)
-                                     : CeilDiv(panels, kPanelsPerTask);
+  const int64_t chunks = CeilDiv(rows, p.blocking.rows), least_groups = CeilDiv(panels, p.blocking.panels);
+  const int64_t shares =
+      std::min<int64_t>(CeilDiv(panels, 2), context.threads().num_threads() * p.blocking.tasks_per_thread);
+  const int64_t groups = chunks == 1 ? (p.rows_in_registers ? shares : std::max(shares, least_groups)) : least_groups;
   context.threads().ParallelFor(chunks * groups, [&](int64_t task, int) {
     const int64_t chunk = task / groups, group = task % groups;
     RunTask(p, RowBegin(rows, chunk, chunks), RowBegin(rows, chunk + 1, chunks), panels * group / groups,
@@ -83,14 +99,37 @@ void UseBf16Pairs(Context& context, Product& p) {
   const Kernels& kernels = context.cpu_kernels();
   const MatMulTile x = p.whole;
   const int64_t pairs = CeilDiv(x.k, 2);
-  uint32_t* packed = static_cast<uint32_t*>(context.SharedScratch(x.rows * pairs * sizeof(uint32_t)));
-  ParallelRows(context, x.rows, x.k,
-               [&](int64_t row) { kernels.pack_bf16_pairs(x.x + row * x.x_stride, x.k, packed + row * pairs); });
-  p.whole.x = reinterpret_cast<const float*>(packed);
-  p.whole.x_stride = pairs;
   p.whole.k = pairs;
   p.bytes_per_k *= 2;
   p.multiply = kernels.multiply_bf16_pairs;
+  if (!kernels.tiled_pairs) {
+    uint32_t* const packed = static_cast<uint32_t*>(context.SharedScratch(x.rows * pairs * sizeof(uint32_t)));
+    ParallelRows(context, x.rows, x.k, [&](int64_t row) {
+      kernels.pack_bf16_pairs(x.x + row * x.x_stride, x.k, packed + row * pairs, kTileSide);
+    });
+    p.whole.x = reinterpret_cast<const float*>(packed);
+    p.whole.x_stride = pairs;
+    return;
+  }
+  // A block of K after the other; in it, row after row of tiles.
+  p.rows_in_registers = x.rows <= kTileRowsAtOnce;
+  p.blocking = kTileBlocking;
+  if (x.rows <= kTileSide) p.blocking.tasks_per_thread = kVectorBlocking.tasks_per_thread;
+  if (p.rows_in_registers) p.blocking.k = std::max<int64_t>(CeilDiv(pairs, kTileSide), 1) * kTileSide;
+  const int64_t block_k = p.blocking.k, blocks = CeilDiv(pairs, block_k);
+  p.panels_per_tile = p.rows_in_registers ? x.panels : 2;
+  const int64_t tile_rows = std::clamp<int64_t>(x.rows, 1, kTileSide);
+  p.x_block = CeilDiv(x.rows, tile_rows) * tile_rows * block_k;
+  uint32_t* const packed = static_cast<uint32_t*>(context.SharedScratch(blocks * p.x_block * sizeof(uint32_t)));
+  ParallelRows(context, x.rows, x.k, [&](int64_t row) {
+    uint32_t* to = packed + row / tile_rows * tile_rows * block_k + row % tile_rows * kTileSide;
+    for (int64_t k = 0; k < x.k; k += 2 * block_k, to += p.x_block) {
+      kernels.pack_bf16_pairs(x.x + row * x.x_stride + k, std::min(2 * block_k, x.k - k), to, tile_rows * kTileSide);
+    }
+  });
+  p.whole.x = reinterpret_cast<const float*>(packed);
+  p.whole.x_stride = block_k;
+  p.whole.x_tile_rows = tile_rows;
 }
 
 // Replaces x by its E4M3 numbers, held in float32, and returns the scales of its rows (both in the context's shared
@@ -144,6 +183,11 @@ void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tens
   p.whole.round = options.round_output ? ActivationFormat(context) : Format::kF32;
   p.multiply = kernels.multiply[static_cast<int>(format)];
   p.bytes_per_k = kPanelColumns * FormatBytes(format);
+  p.rows_in_registers = p.whole.rows <= kernels.max_rows;
+  p.blocking = kVectorBlocking;
+  if (p.rows_in_registers) p.blocking.k = std::max<int64_t>(p.whole.k, 1);
+  p.x_block = p.blocking.k;
+  p.panels_per_tile = p.rows_in_registers ? p.whole.panels : kernels.panels_at_once;
   if (format == Format::kBf16 && kernels.multiply_bf16_pairs != nullptr &&
       context.activation_dtype() == DType::kBFloat16) {
     UseBf16Pairs(context, p);
@@ -155,9 +199,6 @@ void MatMul(Context& context, const Tensor& x, const PackedMatrix& w, const Tens
     p.whole.bias = nullptr;
     p.whole.round = Format::kF32;
   }
-  p.rows_in_registers = p.whole.rows <= kernels.max_rows;
-  p.block_k = p.rows_in_registers ? std::max<int64_t>(p.whole.k, 1) : kBlockK;
-  p.panels_per_tile = p.rows_in_registers ? p.whole.panels : kernels.panels_at_once;
   RunTasks(context, p);
   if (w.scales() != nullptr) ScaleRows(context, y, row_scales, w.scales(), bias, round);
 }

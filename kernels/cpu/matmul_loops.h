@@ -179,8 +179,8 @@ void Multiply(const MatMulTile& t) {
   }
 }
 
-// k and k + 1 of a row in one 32-bit word, the even one low; an odd K is padded with zero.
-void PackBf16Pairs(const float* x, int64_t k, uint32_t* pairs) {
+// k and k + 1 of a row in one 32-bit word, the even one low; an odd K is padded with zero. One after the other.
+void PackBf16Pairs(const float* x, int64_t k, uint32_t* pairs, int64_t) {
   uint16_t* halves = reinterpret_cast<uint16_t*>(pairs);
   int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) StoreHighHalves(halves + i, RoundBf16(Load(x + i)));

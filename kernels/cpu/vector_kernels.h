@@ -26,6 +26,7 @@ constexpr Kernels VectorKernels(const char* name) {
                    Multiply<I8Weights>},
       .multiply_bf16_pairs = kMultiplyBf16Pairs,
       .pack_bf16_pairs = PackBf16Pairs,
+      .tiled_pairs = false,
       .rms_norm = RmsNormRow,
       .rotate = RotateRow,
       .swiglu = SwiGluRow,
