@@ -50,53 +50,54 @@ struct SumTile {
   alignas(64) float at[kTileRows][kPanelColumns];
 };
 
-// Up to 16 rows and a panel of y, as a tile's sums begin and end there: in place where y has room for a tile of plain
-// floats, else by way of `copy`.
+// Up to 16 rows and a panel of y, and the tile of sums that goes there.
 struct Place {
   const MatMulTile* t;
   int64_t row, rows, panel;
-  SumTile* copy;
+  float* sums;  // [16, 16]
 
   CAIRN_SIMD int64_t columns() const { return t->columns - panel * kPanelColumns; }
   CAIRN_SIMD float* y() const { return t->y + row * t->y_stride + panel * kPanelColumns; }
-  CAIRN_SIMD int64_t y_bytes() const { return t->y_stride * static_cast<int64_t>(sizeof(float)); }
-  CAIRN_SIMD bool is_read_in_place() const { return columns() >= kPanelColumns; }
-  CAIRN_SIMD bool is_written_in_place() const {
-    return is_read_in_place() && t->bias == nullptr && t->round == Format::kF32;
+  // Whether y has room for a tile of plain floats.
+  CAIRN_SIMD bool is_written_to_y() const {
+    return t->is_last && columns() >= kPanelColumns && t->bias == nullptr && t->round == Format::kF32;
   }
 };
 
-CAIRN_SIMD void CopySumsIn(const Place& place) {
-  const MatMulTile& t = *place.t;
-  if (!t.accumulate || place.is_read_in_place()) return;
-  for (int64_t r = 0; r < place.rows; ++r) {
-    Store(place.copy->at[r], LoadUpTo(place.y() + r * t.y_stride, place.columns()));
-  }
-}
-
-CAIRN_SIMD void CopySumsOut(const Place& place) {
-  const MatMulTile& t = *place.t;
-  if (place.is_written_in_place()) return;
-  const F32x16 bias = t.bias != nullptr ? LoadUpTo(t.bias + place.panel * kPanelColumns, place.columns()) : Zero();
-  for (int64_t r = 0; r < place.rows; ++r) {
-    const F32x16 sum = Load(place.copy->at[r]);
-    StoreUpTo(place.y() + r * t.y_stride, place.columns(), RoundTo(t.round, t.bias != nullptr ? Add(sum, bias) : sum));
-  }
+CAIRN_SIMD Place PlaceAt(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, SumTile& unless_kept) {
+  const int64_t row_tiles = (t.rows + kTileRows - 1) / kTileRows;
+  float* const kept = t.sums + (panel * row_tiles + row / kTileRows) * kTileRows * kPanelColumns;
+  return {&t, row, rows, panel, t.sums != nullptr ? kept : unless_kept.at[0]};
 }
 
 // Macros, since the number of a tile is spelt into the instruction.
-#define CAIRN_TILE_READ(tile, place)                                                    \
-  do {                                                                                  \
-    if (!(place).t->accumulate) {                                                       \
-      _tile_zero(tile);                                                                 \
-    } else {                                                                            \
-      _tile_loadd(tile, (place).is_read_in_place() ? (place).y() : (place).copy->at[0], \
-                  (place).is_read_in_place() ? (place).y_bytes() : kTileBytes);         \
-    }                                                                                   \
+#define CAIRN_TILE_READ(tile, place)               \
+  do {                                             \
+    if ((place).t->accumulate) {                   \
+      _tile_loadd(tile, (place).sums, kTileBytes); \
+    } else {                                       \
+      _tile_zero(tile);                            \
+    }                                              \
   } while (false)
-#define CAIRN_TILE_WRITE(tile, place)                                                   \
-  _tile_stored(tile, (place).is_written_in_place() ? (place).y() : (place).copy->at[0], \
-               (place).is_written_in_place() ? (place).y_bytes() : kTileBytes)
+#define CAIRN_TILE_WRITE(tile, place)                                                            \
+  do {                                                                                           \
+    if ((place).is_written_to_y()) {                                                             \
+      _tile_stored(tile, (place).y(), (place).t->y_stride* static_cast<int64_t>(sizeof(float))); \
+    } else {                                                                                     \
+      _tile_stored(tile, (place).sums, kTileBytes);                                              \
+    }                                                                                            \
+  } while (false)
+
+// What is_written_to_y has left to do at the end of K.
+CAIRN_SIMD void Finish(const Place& place) {
+  const MatMulTile& t = *place.t;
+  if (!t.is_last || place.is_written_to_y()) return;
+  const F32x16 bias = t.bias != nullptr ? LoadUpTo(t.bias + place.panel * kPanelColumns, place.columns()) : Zero();
+  for (int64_t r = 0; r < place.rows; ++r) {
+    const F32x16 sum = Load(place.sums + r * kPanelColumns);
+    StoreUpTo(place.y() + r * t.y_stride, place.columns(), RoundTo(t.round, t.bias != nullptr ? Add(sum, bias) : sum));
+  }
+}
 
 // The last pairs of panels, filled up with zeros: what follows them in memory could be no number.
 struct LastPairs {
@@ -134,11 +135,10 @@ struct Ahead {
 void MultiplyTallTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels, Ahead ahead) {
   SumTile copies[4];
   const int64_t second_panel = panel + panels - 1, second_row = row + kTileRows, second_rows = rows - kTileRows;
-  const Place place[4] = {{&t, row, kTileRows, panel, &copies[0]},
-                          {&t, row, kTileRows, second_panel, &copies[1]},
-                          {&t, second_row, second_rows, panel, &copies[2]},
-                          {&t, second_row, second_rows, second_panel, &copies[3]}};
-  for (const Place& p : place) CopySumsIn(p);
+  const Place place[4] = {PlaceAt(t, row, kTileRows, panel, copies[0]),
+                          PlaceAt(t, row, kTileRows, second_panel, copies[1]),
+                          PlaceAt(t, second_row, second_rows, panel, copies[2]),
+                          PlaceAt(t, second_row, second_rows, second_panel, copies[3])};
   MemoryBarrier();
   CAIRN_TILE_READ(0, place[0]);
   CAIRN_TILE_READ(1, place[1]);
@@ -178,7 +178,7 @@ void MultiplyTallTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
     CAIRN_TILE_WRITE(3, place[3]);
   }
   MemoryBarrier();
-  for (int64_t i = 0; i < 4; i += 3 - panels) CopySumsOut(place[i]);
+  for (int64_t i = 0; i < 4; i += 3 - panels) Finish(place[i]);
 }
 
 // At most 16 rows against one to four panels.
@@ -188,8 +188,7 @@ void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
   const uint8_t* w[4];
   for (int64_t i = 0; i < 4; ++i) {
     const int64_t p = i < panels ? i : panels - 1;
-    place[i] = {&t, row, rows, panel + p, &copies[i]};
-    CopySumsIn(place[i]);
+    place[i] = PlaceAt(t, row, rows, panel + p, copies[i]);
     w[i] = t.w + (panel + p) * t.panel_bytes;
   }
   MemoryBarrier();
@@ -230,7 +229,7 @@ void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
   if (panels > 2) CAIRN_TILE_WRITE(2, place[2]);
   if (panels > 3) CAIRN_TILE_WRITE(3, place[3]);
   MemoryBarrier();
-  for (int64_t i = 0; i < panels; ++i) CopySumsOut(place[i]);
+  for (int64_t i = 0; i < panels; ++i) Finish(place[i]);
 }
 
 // MatMulTile with bf16 weights; x holds tiles of pairs and k counts pairs.

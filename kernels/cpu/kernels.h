@@ -32,6 +32,10 @@ struct MatMulTile {
   bool accumulate = false;      // start from y, else from zero
   const float* bias = nullptr;  // [columns], added at the end
   Format round = Format::kF32;  // precision of what is written
+  // Where x lies in tiles: the sums of K so far, in tiles of 16 x 16, [panels, rows / 16 rounded up]. Read, instead of
+  // y, if `accumulate`; written, instead of y, unless this is the last of K. May be null if neither.
+  float* sums = nullptr;
+  bool is_last = true;
   // Weights that come after these, to be fetched into the cache meanwhile: next_bytes of each of as many panels.
   const uint8_t* next = nullptr;
   int64_t next_bytes = 0;

@@ -26,8 +26,8 @@ constexpr Blocking kVectorBlocking = {.rows = 48, .panels = 8, .k = 1024, .tasks
 
 // Tiles multiply so fast that weights from memory must serve many rows: 256 rows of x take 768 KB of the L2 cache and a
 // task's sums 512 KB. (K counts pairs. On two cores of a Sapphire Rapids: 1.5 to 2 TFLOP/s at 128 and 512 rows, where
-// 48 rows and 1024 of K gave 0.8 to 1. 256 of K, with which two panels stay in the L1 cache, is slower: sums are read
-// and written more often. Eight tasks a thread read x four times as often as two: 10 to 30 % at 32 to 128 rows.)
+// 48 rows and 1024 of K gave 0.8 to 1. 256 of K, with which two panels stay in the L1 cache, is slower. Eight tasks a
+// thread read x four times as often as two: 10 to 30 % at 32 to 128 rows.)
 constexpr Blocking kTileBlocking = {.rows = 256, .panels = 32, .k = 768, .tasks_per_thread = 2};
 constexpr int64_t kTileSide = 16;
 constexpr int64_t kTileRowsAtOnce = 32;  // of x, beside which each weight is read once
@@ -50,10 +50,16 @@ struct Product {
   bool rows_in_registers;  // all of them at once: each weight is read once
 };
 
-// Panels [panel_begin, panel_end) for rows [row_begin, row_end).
-void RunTask(const Product& p, int64_t row_begin, int64_t row_end, int64_t panel_begin, int64_t panel_end) {
+// Panels [panel_begin, panel_end) for rows [row_begin, row_end), by worker `worker`.
+void RunTask(Context& context, int worker, const Product& p, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+             int64_t panel_end) {
   const MatMulTile& whole = p.whole;
   const int64_t block_k = p.blocking.k;
+  const int64_t panel_sums = CeilDiv(row_end - row_begin, kTileSide) * kTileSide * kPanelColumns;
+  float* sums = nullptr;
+  if (whole.x_tile_rows > 0 && whole.k > block_k) {
+    sums = static_cast<float*>(context.Scratch(worker, (panel_end - panel_begin) * panel_sums * sizeof(float)));
+  }
   for (int64_t k = 0; k == 0 || k < whole.k; k += block_k) {
     const bool last = k + block_k >= whole.k;
     MatMulTile tile = whole;
@@ -61,9 +67,11 @@ void RunTask(const Product& p, int64_t row_begin, int64_t row_end, int64_t panel
     tile.x = whole.x + row_begin * whole.x_stride + k / block_k * p.x_block;
     tile.rows = row_end - row_begin;
     tile.accumulate = k > 0;
+    tile.is_last = last;
     tile.round = last ? whole.round : Format::kF32;
     for (int64_t panel = panel_begin; panel < panel_end; panel += p.panels_per_tile) {
       tile.panels = std::min(p.panels_per_tile, panel_end - panel);
+      tile.sums = sums != nullptr ? sums + (panel - panel_begin) * panel_sums : nullptr;
       tile.w = whole.w + panel * whole.panel_bytes + k * p.bytes_per_k;
       tile.y = whole.y + row_begin * whole.y_stride + panel * kPanelColumns;
       tile.columns = std::min(tile.panels * kPanelColumns, whole.columns - panel * kPanelColumns);
@@ -87,10 +95,10 @@ void RunTasks(Context& context, const Product& p) {
   const int64_t shares =
       std::min<int64_t>(CeilDiv(panels, 2), context.threads().num_threads() * p.blocking.tasks_per_thread);
   const int64_t groups = chunks == 1 ? (p.rows_in_registers ? shares : std::max(shares, least_groups)) : least_groups;
-  context.threads().ParallelFor(chunks * groups, [&](int64_t task, int) {
+  context.threads().ParallelFor(chunks * groups, [&](int64_t task, int worker) {
     const int64_t chunk = task / groups, group = task % groups;
-    RunTask(p, RowBegin(rows, chunk, chunks), RowBegin(rows, chunk + 1, chunks), panels * group / groups,
-            panels * (group + 1) / groups);
+    RunTask(context, worker, p, RowBegin(rows, chunk, chunks), RowBegin(rows, chunk + 1, chunks),
+            panels * group / groups, panels * (group + 1) / groups);
   });
 }
 

@@ -172,12 +172,16 @@ TEST_P(CpuMatMulTest, RowsAreIndependentOfTheBatch) {
   for (DType activation : {DType::kFloat32, DType::kBFloat16}) {
     for (DType type : {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat8E4M3, DType::kInt8}) {
       for (int repeat = 0; repeat < 4; ++repeat) {
-        const int64_t M = 230, N = random.Integer(1, 90), K = random.Integer(1, 700);
+        // Also more rows and more of K than are worked on at a time.
+        const bool is_large = repeat == 3;
+        const int64_t M = is_large ? 530 : 230, N = random.Integer(1, is_large ? 40 : 90);
+        const int64_t K = is_large ? random.Integer(1600, 3300) : random.Integer(1, 700);
         SCOPED_TRACE(testing::Message() << DTypeName(type) << " N " << N << " K " << K);
         Weights w = RandomWeights(Device{}, random, N, K, type);
         Rows x = Rows::Normal(random, M, K, 0, activation), all(M, N);
         MatMul(*context(1, activation), x.tensor(), w.packed, all.tensor());
-        for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 17, 32, 48, 65, 193}) {
+        for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 17, 32, 48, 65, 193, 290}) {
+          if (rows > M) continue;
           auto c = context(1 + random.Integer(0, 2), activation);
           const int64_t begin = random.Integer(0, static_cast<int>(M - rows));
           Rows part(rows, N, 2);
