@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""How much each layer's cache matters to a model's answers: weights for --kv-schedule weighted.
+"""How many slots each layer's cache needs: weights for --kv-schedule weighted.
 
 Answers that `cairn eval` has got with the full cache are read again, token by token as they were, while R-KV compresses
-one group of layers alone. The damage is the mean Kullback-Leibler divergence of the next token's distribution from the
-full cache's. If the damage of a layer falls as 1 / slots, slots in proportion to the square root of the damage make the
-sum least; that is what is printed.
+one layer alone to a few sizes, in decoding (the prompt is left alone until the first buffer is full). A layer's damage at
+a size is the mean Kullback-Leibler divergence of the next token's distribution from the full cache's. What is printed:
+that table, and the budgets of mean --budget whose damages have the least sum (between the measured sizes the damage is
+read off a straight line in logarithms; at the longest answer's length it is nothing).
 
-  python3 tools/layer_sensitivity.py --model DIR --eval OUT [--num 6] [--budget 128] [--buffer 64] [--group 4]
+  python3 tools/layer_sensitivity.py --model DIR --eval OUT [--num 4] [--budget 128] [--buffer 64] [--window 8]
 
 With --compare WEIGHTS, settings of the whole model stand side by side instead: R-KV with and without pooling, with uniform
-budgets and with these weights, and random eviction.
+budgets and with these weights, and random eviction. Beside the divergence it counts lost tokens: those of which the full
+cache is sure (over 0.9) and which get less than 0.5.
 
 DIR: a checkpoint of the Qwen2 or Llama family. OUT: the output directory of a `cairn eval` of chat questions. Needs torch,
-safetensors and tokenizers (CPU is enough: 30 s a question for 1.5 billion parameters).
+safetensors and tokenizers (CPU is enough: 3 minutes an answer for 1.5 billion parameters on two cores).
 """
 
 import argparse
@@ -25,7 +27,7 @@ import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 
-WINDOW, LAMBDA, THRESHOLD = 8, 0.1, 0.5
+LAMBDA, THRESHOLD = 0.1, 0.5
 
 
 class Model:
@@ -59,39 +61,48 @@ class Model:
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
     def forward(self, tokens, positions, caches):
-        """Log-probabilities [caches, tokens, vocabulary] of what comes next; appends to each cache."""
-        rows, count = len(caches), len(tokens)
-        group = self.heads // self.kv_heads
-        x = self.weights["model.embed_tokens.weight"][tokens].expand(rows, count, -1)
+        """Hidden states [caches, tokens, hidden] before the last product; appends to each cache.
+
+        A cache of which no layer below `first` is compressed shares those layers with caches[0], the full one; the
+        caches are in the order of `first`.
+        """
+        count = len(tokens)
+        x = self.weights["model.embed_tokens.weight"][tokens][None]
         for layer in range(self.layers):
+            rows = 1 + sum(cache.first <= layer for cache in caches[1:])
+            x = torch.cat([x, x[:1].expand(rows - len(x), -1, -1)])
             at = f"model.layers.{layer}."
             h = self.norm(x, at + "input_layernorm")
             split = lambda name, heads: self.linear(h, at + name).view(rows, count, heads, self.dim).transpose(1, 2)
             q = self.rotate(split("self_attn.q_proj", self.heads), positions)
             k = self.rotate(split("self_attn.k_proj", self.kv_heads), positions)
             v = split("self_attn.v_proj", self.kv_heads).float()
-            out = torch.empty(rows, count, self.heads * self.dim, dtype=torch.bfloat16)
-            for row, cache in enumerate(caches):
-                keys, values = cache.append(layer, q[row], k[row], v[row])
-                n = keys.shape[1]
-                logits = q[row].reshape(self.kv_heads, group * count, self.dim) @ keys.transpose(1, 2)
-                logits = logits.view(self.kv_heads, group, count, n) / math.sqrt(self.dim)
-                later = torch.arange(n)[None] > n - count + torch.arange(count)[:, None]
-                shares = torch.softmax(logits.masked_fill(later, -math.inf), -1)
-                mixed = shares.view(self.kv_heads, group * count, n) @ values
-                out[row] = mixed.view(self.heads, count, self.dim).transpose(0, 1).reshape(count, -1).to(torch.bfloat16)
+            out = torch.stack([self.attend(q[i], *caches[i].append(layer, q[i], k[i], v[i])) for i in range(rows)])
             x = x + self.linear(out, at + "self_attn.o_proj")
             h = self.norm(x, at + "post_attention_layernorm")
             gate = torch.nn.functional.silu(self.linear(h, at + "mlp.gate_proj"))
             x = x + self.linear(gate * self.linear(h, at + "mlp.up_proj"), at + "mlp.down_proj")
-        return torch.log_softmax(torch.nn.functional.linear(self.norm(x, "model.norm"), self.head).float(), -1)
+        return self.norm(x, "model.norm")
+
+    def attend(self, q, keys, values):
+        heads, count, dim = q.shape
+        n = keys.shape[1]
+        logits = q.reshape(self.kv_heads, -1, dim) @ keys.transpose(1, 2) / math.sqrt(dim)
+        later = torch.arange(n)[None] > n - count + torch.arange(count)[:, None]
+        logits = logits.view(self.kv_heads, -1, count, n).masked_fill(later, -math.inf)
+        mixed = torch.softmax(logits, -1).view(self.kv_heads, -1, n) @ values
+        return mixed.view(heads, count, dim).transpose(0, 1).reshape(count, -1).to(torch.bfloat16)
+
+    def log_probabilities(self, hidden):
+        return torch.log_softmax(torch.nn.functional.linear(hidden, self.head).float(), -1)
 
 
 class Cache:
     """Keys and values of one sequence, of which the layers with a budget are reduced."""
 
-    def __init__(self, model, budgets, kernel=1, is_random=False):
-        self.budgets, self.kernel, self.is_random = budgets, kernel, is_random
+    def __init__(self, model, budgets, window=8, kernel=1, is_random=False):
+        self.budgets, self.window, self.kernel, self.is_random = budgets, window, kernel, is_random
+        self.first = min(budgets, default=0)
         self.layers = [None] * model.layers
         self.numbers = [torch.rand(model.kv_heads, 1 << 15) for _ in range(model.layers)] if is_random else None
 
@@ -99,7 +110,7 @@ class Cache:
         old = self.layers[layer]
         if old is not None:
             q, k, v = torch.cat([old[0], q], 1), torch.cat([old[1], k], 1), torch.cat([old[2], v], 1)
-        self.layers[layer] = (q[:, -WINDOW:], k, v)
+        self.layers[layer] = (q[:, -self.window :], k, v)
         return k, v
 
     def compress(self):
@@ -108,9 +119,9 @@ class Cache:
             kv_heads, n, dim = k.shape
             if n <= budget:
                 continue
-            m = n - WINDOW
+            m = n - self.window
             score = self.score(layer, q, k, m)
-            kept = torch.topk(score, budget - WINDOW, dim=-1).indices.sort(-1).values
+            kept = torch.topk(score, budget - self.window, dim=-1).indices.sort(-1).values
             kept = torch.cat([kept, torch.arange(m, n).expand(kv_heads, -1)], 1)
             if self.is_random:  # a token keeps its number
                 numbers = self.numbers[layer]
@@ -122,7 +133,7 @@ class Cache:
         kv_heads, n, dim = k.shape
         if self.is_random:
             return self.numbers[layer][:, :m]
-        logits = q.view(kv_heads, -1, WINDOW, dim) @ k[:, None, :m].transpose(2, 3) / math.sqrt(dim)
+        logits = q.view(kv_heads, -1, self.window, dim) @ k[:, None, :m].transpose(2, 3) / math.sqrt(dim)
         importance = torch.softmax(logits.max(1).values, -1).mean(1)
         importance = torch.nn.functional.max_pool1d(importance[:, None], self.kernel, 1, self.kernel // 2)[:, 0]
         units = k / (k.norm(dim=-1, keepdim=True) + 1e-8)
@@ -157,64 +168,109 @@ def chains(model, directory, number):
 def comparison(model, options):
     weights = [float(weight) for weight in options.compare.split(",")]
     uniform = dict.fromkeys(range(model.layers), options.budget)
-    slots = (options.budget - WINDOW - 1) * model.layers / sum(weights)
-    weighted = {layer: WINDOW + 1 + round(slots * weight) for layer, weight in enumerate(weights)}
+    slots = (options.budget - options.window - 1) * model.layers / sum(weights)
+    weighted = {layer: options.window + 1 + round(slots * weight) for layer, weight in enumerate(weights)}
     return {
         "rkv, kernel 7, uniform": dict(budgets=uniform, kernel=7),
-        "rkv, kernel 1, uniform": dict(budgets=uniform, kernel=1),
+        "rkv, kernel 1, uniform": dict(budgets=uniform),
         "rkv, kernel 7, weighted": dict(budgets=weighted, kernel=7),
-        "rkv, kernel 1, weighted": dict(budgets=weighted, kernel=1),
+        "rkv, kernel 1, weighted": dict(budgets=weighted),
         "random, uniform": dict(budgets=uniform, is_random=True),
         "random, weighted": dict(budgets=weighted, is_random=True),
     }
+
+
+def measure(model, options, settings):
+    """Damage and lost tokens of each setting, means over the answers' tokens, and the longest length."""
+    damage, lost, tokens, longest = torch.zeros(len(settings)), torch.zeros(len(settings)), 0, 0
+    for number, (prompt, answer) in enumerate(chains(options.model, options.eval, options.num)):
+        torch.manual_seed(number)
+        ids = torch.tensor(prompt + answer)
+        longest = max(longest, len(ids))
+        full = Cache(model, {})
+        model.forward(ids[: len(prompt)], torch.arange(len(prompt)), [full])
+        caches = [full, *(Cache(model, window=options.window, **setting) for setting in settings)]
+        for cache in caches[1:]:
+            cache.layers = [(q[:, -cache.window :], k, v) for q, k, v in full.layers]
+        for at in range(len(prompt), len(ids) - 1, options.buffer):
+            if at > len(prompt):
+                for cache in caches:
+                    cache.compress()
+            end = min(at + options.buffer, len(ids) - 1)
+            hidden = model.forward(ids[at:end], torch.arange(at, end), caches)
+            right = model.log_probabilities(hidden[0])
+            sure = (right.max(-1).values > math.log(0.9)).nonzero()[:, 0]
+            token = right.argmax(-1)
+            for i, row in enumerate(hidden[1:]):
+                logs = model.log_probabilities(row)
+                damage[i] += (right.exp() * (right - logs)).sum()
+                lost[i] += (logs[sure, token[sure]] < math.log(0.5)).sum()
+            tokens += end - at
+        print(f"{number + 1} answers, {tokens} tokens", flush=True)
+    return damage / tokens, lost / tokens, longest
+
+
+def best_budgets(sizes, damage, longest, options):
+    """The budgets, one a layer, of the given mean and of least total damage; damage: [layers, sizes]."""
+    layers, step, floor = len(damage), 4, 1e-7
+    damage = torch.flip(torch.cummax(torch.flip(damage, [1]), 1).values, [1])  # fewer slots never help
+    x = torch.log(torch.tensor([*sizes, max(longest, sizes[-1] + 1)], dtype=torch.float64))
+    y = torch.log(torch.cat([damage, torch.zeros(layers, 1)], 1).double() + floor)
+    choices = torch.arange(sizes[0], int(x[-1].exp()) + step, step)
+    at = torch.log(choices.double()).clamp(x[0], x[-1])
+    right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    share = (at - x[right - 1]) / (x[right] - x[right - 1])
+    curve = (y[:, right - 1] * (1 - share) + y[:, right] * share).exp()
+    # Least sum over the first l layers with u steps beyond the smallest size; exact, layer by layer.
+    units = (options.budget - sizes[0]) * layers // step
+    best, taken = torch.zeros(units + 1, dtype=torch.float64), []
+    for l in range(layers):
+        count = min(len(choices), units + 1)
+        padded = torch.cat([torch.full((count - 1,), math.inf, dtype=torch.float64), best])
+        sums = padded.unfold(0, count, 1).flip(1) + curve[l, :count]
+        best, choice = sums.min(1)
+        taken.append(choice)
+    budgets = []
+    for choice in reversed(taken):
+        budgets.append(sizes[0] + step * int(choice[units]))
+        units -= int(choice[units])
+    uniform = curve[:, torch.searchsorted(choices, options.budget)].sum()
+    return budgets[::-1], float(best[-1]), float(uniform)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--eval", type=pathlib.Path, required=True)
-    parser.add_argument("--num", type=int, default=6)
+    parser.add_argument("--num", type=int, default=4)
     parser.add_argument("--budget", type=int, default=128)
     parser.add_argument("--buffer", type=int, default=64)
-    parser.add_argument("--kernel", type=int, default=1)
-    parser.add_argument("--group", type=int, default=4, help="layers that are compressed together")
+    parser.add_argument("--window", type=int, default=8)
+    parser.add_argument("--sizes", default="16,32,64,128,256", help="slots of the one compressed layer, rising")
     parser.add_argument("--compare", metavar="WEIGHTS", help="a comma list, one for each layer")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
+    torch.set_flush_denormal(True)
     model = Model(options.model)
     if options.compare:
         settings = comparison(model, options)
-    else:
-        groups = [range(i, min(i + options.group, model.layers)) for i in range(0, model.layers, options.group)]
-        settings = {
-            f"layers {group.start}-{group.stop - 1}": dict(budgets=dict.fromkeys(group, options.budget), kernel=options.kernel)
-            for group in groups
-        }
-    damage, tokens = torch.zeros(len(settings), dtype=torch.float64), 0
-    for number, (prompt, answer) in enumerate(chains(options.model, options.eval, options.num)):
-        torch.manual_seed(number)
-        ids = torch.tensor(prompt + answer)
-        caches = [Cache(model, {}), *(Cache(model, **setting) for setting in settings.values())]
-        model.forward(ids[: len(prompt)], torch.arange(len(prompt)), caches)
-        at = len(prompt)
-        full = options.budget + options.buffer
-        event = max(at, full)
-        while at < len(ids) - 1:
-            if at == event:
-                for cache in caches:
-                    cache.compress()
-                event += options.buffer
-            end = min(event, len(ids) - 1)
-            logs = model.forward(ids[at:end], torch.arange(at, end), caches)
-            damage += (logs[0].exp() * (logs[0] - logs[1:])).sum((1, 2))
-            tokens += end - at
-            at = end
-        print(f"{number + 1} answers, {tokens} tokens:", " ".join(f"{d:.5f}" for d in damage / tokens), flush=True)
-    for name, d in zip(settings, damage / tokens):
-        print(f"{name}: KL {d:.5f}")
-    if not options.compare:
-        weights = torch.sqrt(damage / damage.max())
-        print("--kv-layer-weights", ",".join(f"{weights[l // options.group]:.3f}" for l in range(model.layers)))
+        damage, lost, _ = measure(model, options, list(settings.values()))
+        for name, d, share in zip(settings, damage, lost):
+            print(f"{name}: KL {d:.5f}, lost tokens {share:.3%}")
+        return
+    sizes = [int(size) for size in options.sizes.split(",")]
+    if sorted(set(sizes)) != sizes or not options.window < sizes[0] <= options.budget:
+        raise SystemExit(f"--sizes={options.sizes}: must rise, from over the window of {options.window} to the budget")
+    settings = [dict(budgets={layer: size}) for layer in range(model.layers) for size in sizes]
+    damage, _, longest = measure(model, options, settings)
+    damage = damage.view(model.layers, len(sizes))
+    print("layer", *(f"{size:>8}" for size in sizes))
+    for layer in range(model.layers):
+        print(f"{layer:5}", *(f"{d:8.5f}" for d in damage[layer]))
+    budgets, least, uniform = best_budgets(sizes, damage, longest, options)
+    print(f"sum of damages: {least:.5f} with the budgets below, {uniform:.5f} with {options.budget} slots for each layer")
+    print("budgets", ",".join(map(str, budgets)))
+    print("--kv-layer-weights", ",".join(str(budget - options.window - 1) for budget in budgets))
 
 
 if __name__ == "__main__":

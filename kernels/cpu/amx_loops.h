@@ -112,7 +112,14 @@ void FillUp(const MatMulTile& t, int64_t panel, int64_t panels, LastPairs& last)
   }
 }
 
-// What is fetched ahead beside each step along K: `bytes` of each panel, from where `from` stands.
+// Weights that are read once are fetched this many tiles ahead: the hardware looks less far.
+constexpr int64_t kFetchTiles = 4;
+
+CAIRN_SIMD void FetchTile(const uint8_t* w) {
+  CAIRN_UNROLL for (int row = 0; row < kTilePairs; ++row) __builtin_prefetch(w + row * kTileBytes);
+}
+
+// What is fetched beside each step along K: `bytes` of each panel, from where `from` stands.
 struct Ahead {
   const uint8_t* from = nullptr;
   int64_t panel_bytes = 0;
@@ -120,12 +127,7 @@ struct Ahead {
 
   CAIRN_SIMD void Fetch(int64_t panels) {
     for (int64_t p = 0; p < panels; ++p) {
-      const uint8_t* const panel = from + p * panel_bytes;
-      if (bytes == kTilePairs * kTileBytes) {
-        CAIRN_UNROLL for (int row = 0; row < kTilePairs; ++row) __builtin_prefetch(panel + row * kTileBytes);
-      } else {
-        for (int64_t i = 0; i < bytes; i += kTileBytes) __builtin_prefetch(panel + i);
-      }
+      for (int64_t i = 0; i < bytes; i += kTileBytes) __builtin_prefetch(from + p * panel_bytes + i);
     }
     from += bytes;
   }
@@ -182,7 +184,7 @@ void MultiplyTallTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
 }
 
 // At most 16 rows against one to four panels.
-void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels, Ahead ahead) {
+void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t panel, int64_t panels) {
   SumTile copies[4];
   Place place[4];
   const uint8_t* w[4];
@@ -214,7 +216,7 @@ void MultiplyFlatTiles(const MatMulTile& t, int64_t row, int64_t rows, int64_t p
   const float* x = t.x + row * t.x_stride;
   int64_t k = 0;
   for (int64_t at = 0; k + kTilePairs <= t.k; k += kTilePairs, at += kTilePairs * kTileBytes) {
-    ahead.Fetch(panels);
+    for (int64_t p = 0; p < panels; ++p) FetchTile(w[p] + at + kFetchTiles * kTilePairs * kTileBytes);
     step(x + k * t.x_tile_rows, w[0] + at, w[1] + at, w[2] + at, w[3] + at);
   }
   if (k < t.k) {
@@ -246,17 +248,17 @@ void MultiplyTiles(const MatMulTile& t) {
     const int64_t at_once = is_tall ? 2 : 4;
     for (int64_t panel = 0; panel < t.panels; panel += at_once) {
       const int64_t panels = t.panels - panel < at_once ? t.panels - panel : at_once;
-      // Weights that are read once, faster than the hardware looks ahead; else a share of what comes next.
-      Ahead ahead = {t.w + panel * t.panel_bytes + 4 * kStepBytes, t.panel_bytes, kStepBytes};
+      if (!is_tall) {
+        MultiplyFlatTiles(t, row, rows, panel, panels);
+        continue;
+      }
+      // Weights that are read once; else a share of what comes next.
+      Ahead ahead = {t.w + panel * t.panel_bytes + kFetchTiles * kStepBytes, t.panel_bytes, kStepBytes};
       if (t.next != nullptr) {
         ahead = {t.next + t.next_bytes * block / blocks + panel * t.next_panel_bytes, t.next_panel_bytes,
                  steps > 0 ? t.next_bytes / (blocks * steps) : 0};
       }
-      if (is_tall) {
-        MultiplyTallTiles(t, row, rows, panel, panels, ahead);
-      } else {
-        MultiplyFlatTiles(t, row, rows, panel, panels, ahead);
-      }
+      MultiplyTallTiles(t, row, rows, panel, panels, ahead);
     }
   }
   _tile_release();
