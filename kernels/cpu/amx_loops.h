@@ -58,6 +58,7 @@ struct Place {
 
   CAIRN_SIMD int64_t columns() const { return t->columns - panel * kPanelColumns; }
   CAIRN_SIMD float* y() const { return t->y + row * t->y_stride + panel * kPanelColumns; }
+  CAIRN_SIMD int64_t y_bytes() const { return t->y_stride * static_cast<int64_t>(sizeof(float)); }  // a row's
   // Whether y has room for a tile of plain floats.
   CAIRN_SIMD bool is_written_to_y() const {
     return t->is_last && columns() >= kPanelColumns && t->bias == nullptr && t->round == Format::kF32;
@@ -79,13 +80,13 @@ CAIRN_SIMD Place PlaceAt(const MatMulTile& t, int64_t row, int64_t rows, int64_t
       _tile_zero(tile);                            \
     }                                              \
   } while (false)
-#define CAIRN_TILE_WRITE(tile, place)                                                            \
-  do {                                                                                           \
-    if ((place).is_written_to_y()) {                                                             \
-      _tile_stored(tile, (place).y(), (place).t->y_stride* static_cast<int64_t>(sizeof(float))); \
-    } else {                                                                                     \
-      _tile_stored(tile, (place).sums, kTileBytes);                                              \
-    }                                                                                            \
+#define CAIRN_TILE_WRITE(tile, place)                     \
+  do {                                                    \
+    if ((place).is_written_to_y()) {                      \
+      _tile_stored(tile, (place).y(), (place).y_bytes()); \
+    } else {                                              \
+      _tile_stored(tile, (place).sums, kTileBytes);       \
+    }                                                     \
   } while (false)
 
 // What is_written_to_y has left to do at the end of K.

@@ -123,7 +123,8 @@ void UseBf16Pairs(Context& context, Product& p) {
   p.rows_in_registers = x.rows <= kTileRowsAtOnce;
   p.blocking = kTileBlocking;
   if (x.rows <= kTileSide) p.blocking.tasks_per_thread = kVectorBlocking.tasks_per_thread;
-  if (p.rows_in_registers) p.blocking.k = std::max<int64_t>(CeilDiv(pairs, kTileSide), 1) * kTileSide;
+  const int64_t padded = std::max<int64_t>(CeilDiv(pairs, kTileSide), 1) * kTileSide;
+  p.blocking.k = p.rows_in_registers ? padded : std::min(p.blocking.k, padded);
   const int64_t block_k = p.blocking.k, blocks = CeilDiv(pairs, block_k);
   p.panels_per_tile = p.rows_in_registers ? x.panels : 2;
   const int64_t tile_rows = std::clamp<int64_t>(x.rows, 1, kTileSide);
