@@ -138,6 +138,9 @@ void PackedMatrix::PackRows(int64_t row_begin, int64_t num_rows, const void* sou
   }
   const PackFunction convert = Packer<false>(dtype_, source_dtype);
   const size_t row_bytes = static_cast<size_t>(row_stride()) * DTypeSize(dtype_);
+  if (source_dtype == dtype_ && row_bytes == static_cast<size_t>(line_bytes)) {  // as they are
+    return buffer_.Fill(from, static_cast<size_t>(num_rows) * row_bytes, static_cast<size_t>(row_begin) * row_bytes);
+  }
   std::vector<uint8_t> rows(static_cast<size_t>(num_rows) * row_bytes);
   for (int64_t i = 0; i < num_rows; ++i) convert(from + i * line_bytes, cols_, 0, rows.data() + i * row_bytes);
   buffer_.Fill(rows.data(), rows.size(), static_cast<size_t>(row_begin) * row_bytes);
