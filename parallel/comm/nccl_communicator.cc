@@ -86,7 +86,36 @@ absl::Status NcclCommunicator::StartLanes(NcclUse use) {
   }
   for (const auto& lane : lanes_) CAIRN_RETURN_IF_ERROR(Settle(*lane));
   num_pending_ = 0;
-  return absl::OkStatus();
+  return use == NcclUse::kPipeline ? ConnectNeighbours() : absl::OkStatus();
+}
+
+// NCCL connects two ranks for the first message between them, when both ends have called: a sender would wait there for
+// its receiver, and two that send to each other first for ever. So neighbours exchange a byte at the start.
+absl::Status NcclCommunicator::ConnectNeighbours() {
+  if (size() == 1) return absl::OkStatus();
+  CAIRN_ASSIGN_OR_RETURN(const Buffer bytes, Buffer::Allocate(stream_->device, 3));
+  std::vector<int> neighbours = {(rank() + 1) % size()};
+  if (size() > 2) neighbours.push_back((rank() + size() - 1) % size());
+  for (const auto& lane : lanes_) {
+    CAIRN_RETURN_IF_ERROR(Issue("The first messages", kNoPeer, *lane, [&] {
+      ncclResult_t result = library_->GroupStart();
+      const auto add = [&](ncclResult_t added) {
+        if (result == ncclSuccess && added != ncclInProgress) result = added;  // the group's end will say
+      };
+      for (size_t i = 0; i < neighbours.size() && result == ncclSuccess; ++i) {
+        const int peer = neighbours[i];
+        if (&LaneOfMessages(rank()) == lane.get()) {
+          add(library_->Send(bytes.data(), 1, ncclInt8, peer, lane->comm(), stream_->stream));
+        }
+        if (&LaneOfMessages(peer) == lane.get()) {
+          add(library_->Recv(bytes.data() + 1 + i, 1, ncclInt8, peer, lane->comm(), stream_->stream));
+        }
+      }
+      const ncclResult_t ended = library_->GroupEnd();
+      return result == ncclSuccess ? ended : result;
+    }));
+  }
+  return Synchronize();
 }
 
 NcclCommunicator::~NcclCommunicator() {

@@ -45,7 +45,8 @@ struct NcclStream {
 };
 
 // What a group is for. A pipeline sends while it receives: its messages of even and of odd ranks go by different NCCL
-// communicators, since operations of one follow one another.
+// communicators, since operations of one follow one another. Neighbours are connected from the start; a first message
+// between others waits for its receiver to ask.
 enum class NcclUse { kTensorParallel, kPipeline };
 
 class NcclCommunicator : public Communicator {
@@ -77,6 +78,7 @@ class NcclCommunicator : public Communicator {
   NcclCommunicator(const NcclLibrary* library, std::shared_ptr<NcclStream> stream, std::unique_ptr<NcclPeers> peers,
                    std::unique_ptr<Communicator> host);
   absl::Status StartLanes(NcclUse use);
+  absl::Status ConnectNeighbours();
 
   NcclLane& LaneOfMessages(int sender) { return *lanes_[sender % lanes_.size()]; }
   bool IsCapturing() const;
