@@ -1,5 +1,7 @@
 #include "compression/compressor.h"
 
+#include <algorithm>
+
 #include "kernels/core/check.h"
 #include "kernels/core/copy.h"
 #include "kernels/core/status_macros.h"
@@ -15,14 +17,22 @@ Tensor Matrix(const Tensor& flat, int64_t rows, int64_t columns) {
   return flat.Rows(0, rows * columns).Reshape({rows, columns});
 }
 
-void CheckPlan(const KeepPlan& plan, int window) {
-  const int64_t K = plan.size();
-  CAIRN_CHECK(K <= plan.num_slots, K, " of ", plan.num_slots);
-  for (int64_t row = 0; row < plan.kept.dim(0); ++row) {
-    const int32_t* kept = plan.kept.data<int32_t>() + row * K;
-    CAIRN_CHECK(kept[0] >= 0 && kept[K - 1] == plan.num_slots - 1 && kept[K - window] == plan.num_slots - window,
-                "the window is not kept");
-    for (int64_t i = 1; i < K; ++i) CAIRN_CHECK(kept[i - 1] < kept[i], "kept slots do not ascend");
+int32_t WholeUnits(int32_t slots) { return (slots + kScoreSlots - 1) / kScoreSlots * kScoreSlots; }
+
+// Enough for every multiprocessor of a large GPU to have work, at any step of an event: 56 layers of budget 1024 and
+// buffer 128. Fewer do where they have fewer slots.
+constexpr int32_t kLayersAtOnce = 64, kSlotsAtOnce = 1 << 16;
+
+void CheckPlan(const KeepPlan& plan, absl::Span<const Selection> layers, int window) {
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const Tensor rows = plan.Of(l);
+    const int32_t num_slots = layers[l].candidates + window, K = layers[l].keep;
+    for (int64_t row = 0; row < rows.dim(0); ++row) {
+      const int32_t* kept = rows.data<int32_t>() + row * rows.row_stride();
+      CAIRN_CHECK(kept[0] >= 0 && kept[K - 1] == num_slots - 1 && kept[K - window] == num_slots - window,
+                  "the window is not kept");
+      for (int32_t i = 1; i < K; ++i) CAIRN_CHECK(kept[i - 1] < kept[i], "kept slots do not ascend");
+    }
   }
 }
 
@@ -30,26 +40,42 @@ void CheckPlan(const KeepPlan& plan, int window) {
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::Create(Context& context, const CompressionConfig& config,
                                                                const CompressorShape& shape, RankSync sync) {
-  auto compressor = std::unique_ptr<Compressor>(new Compressor(config, shape, sync));
+  const bool is_cpu = context.device().is_cpu();
+  auto compressor = std::unique_ptr<Compressor>(new Compressor(config, shape, sync, is_cpu));
   CAIRN_RETURN_IF_ERROR(compressor->Allocate(context.device()));
+  if (is_cpu) return compressor;  // there, memory comes when it is needed
   KvBlockLayout layout;
   layout.kv_heads = static_cast<int>(shape.heads.kv_heads.size());
   layout.head_dim = shape.head_dim;
   const int64_t group = shape.heads.query_heads.size() * shape.heads.kv_replicas / layout.kv_heads;
-  ReserveScoreMemory(context, layout, shape.max_slots, config.window * group);
+  ReserveScoreMemory(context, layout, compressor->slots_at_once_, config.window * group);
+  const int64_t windows = int64_t{compressor->layers_at_once_} * config.window;  // some look at these slots too
+  compressor->scorer_->Reserve(context, layout.kv_heads * (compressor->slots_at_once_ + windows));
   return compressor;
 }
 
-Compressor::Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync)
-    : config_(config), scope_(config.keep_scope()), shape_(shape), sync_(sync), scorer_(MakeScorer(config)) {}
+Compressor::Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync, bool is_cpu)
+    : config_(config), scope_(config.keep_scope()), shape_(shape), sync_(sync), scorer_(MakeScorer(config)) {
+  const int32_t longest = WholeUnits(shape.max_slots);
+  slots_at_once_ = longest;
+  if (is_cpu) return;
+  layers_at_once_ = std::clamp(shape.max_layers, 1, kLayersAtOnce);
+  slots_at_once_ = std::max<int32_t>(
+      longest, static_cast<int32_t>(std::min<int64_t>(int64_t{layers_at_once_} * longest, kSlotsAtOnce)));
+}
+
+bool Compressor::Takes(size_t layers, int32_t slots) const {
+  return static_cast<int64_t>(layers) <= layers_at_once_ &&
+         static_cast<int64_t>(layers) * WholeUnits(slots) <= slots_at_once_;
+}
 
 absl::Status Compressor::Allocate(Device device) {
   const int64_t w = config_.window, d = shape_.head_dim, kv_heads = shape_.heads.kv_heads.size();
   const int64_t heads = shape_.heads.query_heads.size(), replicas = shape_.heads.kv_replicas;
-  const int64_t queries = scorer_->needs_queries() ? w * heads * replicas * d : 0;
+  const int64_t queries = scorer_->needs_queries() ? layers_at_once_ * w * heads * replicas * d : 0;
   const int64_t gathered =
       scorer_->needs_queries() && sync_.is_replicated() ? sync_.tp_size() * shape_.num_layers * w * heads * d : 0;
-  const int64_t sums = scope_ == KeepScope::kHead ? 0 : shape_.max_slots;
+  const int64_t sums = scope_ == KeepScope::kHead ? 0 : slots_at_once_;
   struct Part {
     Tensor* tensor;
     DType dtype;
@@ -57,9 +83,9 @@ absl::Status Compressor::Allocate(Device device) {
   };
   const Part parts[] = {{&gathered_, DType::kFloat32, gathered},
                         {&queries_, DType::kFloat32, queries},
-                        {&scores_, DType::kFloat32, kv_heads * shape_.max_slots},
+                        {&scores_, DType::kFloat32, kv_heads * slots_at_once_},
                         {&sums_, DType::kInt64, sums},
-                        {&kept_, DType::kInt32, kv_heads * shape_.max_slots},
+                        {&kept_, DType::kInt32, kv_heads * slots_at_once_},
                         {&fingerprints_, DType::kInt64, kv_heads}};
   size_t bytes = 0;
   for (const Part& part : parts) bytes += KvBlockLayout::Align(part.elements * DTypeSize(part.dtype));
@@ -70,59 +96,73 @@ absl::Status Compressor::Allocate(Device device) {
     at += KvBlockLayout::Align(part.elements * DTypeSize(part.dtype));
   }
   if (gathered > 0) gathered_ = Matrix(gathered_, sync_.tp_size(), gathered / sync_.tp_size());
-  if (queries > 0) queries_ = Tensor(queries_.raw(), DType::kFloat32, {w, heads * replicas, d}, device);
+  if (queries > 0) {
+    queries_ = Tensor(queries_.raw(), DType::kFloat32, {layers_at_once_ * w, heads * replicas, d}, device);
+  }
   return absl::OkStatus();
 }
 
-absl::Status Compressor::Begin(const float* rings, int64_t logical_length) {
-  if (!scorer_->needs_queries()) return absl::OkStatus();
+absl::StatusOr<EventQueries> Compressor::Begin(const float* rings, int64_t logical_length) {
+  if (!scorer_->needs_queries()) return EventQueries();
   CAIRN_CHECK(logical_length >= config_.window, "the query ring is not full at ", logical_length, " tokens");
-  oldest_ = static_cast<int>(logical_length % config_.window);  // the next query would replace it
-  rings_ = rings;
-  if (!sync_.is_replicated()) return absl::OkStatus();
+  const int32_t oldest = static_cast<int32_t>(logical_length % config_.window);  // the next query would replace it
+  if (!sync_.is_replicated()) return EventQueries{rings, oldest};
   const Tensor mine(const_cast<float*>(rings), DType::kFloat32, {gathered_.dim(1)}, gathered_.device());
   CAIRN_RETURN_IF_ERROR(sync_.GatherQueries(mine, gathered_));
-  rings_ = gathered_.data<float>();
-  return absl::OkStatus();
+  return EventQueries{gathered_.data<float>(), oldest};
 }
 
-// scores [kv_heads, n - w] of this rank's heads.
-Tensor Compressor::Score(Context& context, int layer, const KvView& kv) {
-  const int64_t kv_heads = shape_.heads.kv_heads.size();
-  CAIRN_CHECK(kv.num_slots > config_.window && kv.num_slots <= shape_.max_slots, kv.num_slots, " slots, room for ",
-              shape_.max_slots);
-  ScorerInputs inputs = {.kv = kv,
+// scores [layers * kv_heads, the largest n - w] of this rank's heads.
+Tensor Compressor::Score(Context& context, absl::Span<const LayerTask> layers) {
+  const int64_t kv_heads = shape_.heads.kv_heads.size(), count = static_cast<int64_t>(layers.size());
+  std::vector<KvView> views;
+  std::vector<int32_t> numbers;
+  std::vector<WindowRing> rings;
+  int32_t longest = 0;
+  const int64_t floats = static_cast<int64_t>(config_.window) * shape_.heads.query_heads.size() * shape_.head_dim;
+  const int replicas = shape_.heads.kv_replicas;
+  for (const LayerTask& task : layers) {
+    CAIRN_CHECK(task.kv.num_slots > config_.window, task.kv.num_slots, " slots, a window of ", config_.window);
+    longest = std::max(longest, task.kv.num_slots);
+    views.push_back(task.kv);
+    numbers.push_back(shape_.first_layer + task.layer);
+    for (int replica = 0; replica < replicas && scorer_->needs_queries(); ++replica) {
+      const int64_t peer = sync_.is_replicated() ? sync_.Peer(replica) * gathered_.dim(1) : 0;
+      rings.push_back({task.queries.rings + peer + task.layer * floats, task.queries.oldest});
+    }
+  }
+  CAIRN_CHECK(Takes(layers.size(), longest), count, " layers of ", longest, " slots, room for ", slots_at_once_);
+  ScorerInputs inputs = {.kv = views,
                          .queries = {},
-                         .layer = shape_.first_layer + layer,
+                         .layers = numbers,
                          .first_kv_head = static_cast<int32_t>(shape_.heads.kv_heads.begin)};
   if (scorer_->needs_queries()) {
-    const int64_t floats = static_cast<int64_t>(config_.window) * shape_.heads.query_heads.size() * shape_.head_dim;
-    std::vector<const float*> rings(shape_.heads.kv_replicas, rings_ + layer * floats);
-    if (sync_.is_replicated()) {
-      for (int replica = 0; replica < shape_.heads.kv_replicas; ++replica) {
-        rings[replica] += sync_.Peer(replica) * gathered_.dim(1);
-      }
-    }
-    WindowQueries(context, rings, oldest_, queries_);
-    inputs.queries = queries_;
+    inputs.queries = queries_.Rows(0, count * config_.window);
+    WindowQueries(context, rings, replicas, inputs.queries);
   }
-  const Tensor scores = Matrix(scores_, kv_heads, kv.num_slots - config_.window);
+  const Tensor scores = Matrix(scores_, count * kv_heads, longest - config_.window);
   scorer_->Score(context, inputs, scores);
   return scores;
 }
 
-KeepPlan Compressor::Select(Context& context, const Tensor& scores, int32_t num_slots, int32_t budget) {
-  CAIRN_CHECK(budget < num_slots && budget > config_.window, "keep ", budget, " of ", num_slots);
-  const int64_t rows = scores.dim(0);
-  KeepPlan plan = {.kept = Matrix(kept_, rows, budget), .num_slots = num_slots};
-  SelectTopK(context, scores, scorer_->num_sinks(), config_.window, plan.kept);
-  if (context.device().is_cpu()) CheckPlan(plan, config_.window);
+KeepPlan Compressor::Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers) {
+  KeepPlan plan;
+  int32_t most = 0;
+  for (const Selection& layer : layers) {
+    CAIRN_CHECK(layer.keep < layer.candidates + config_.window && layer.keep > config_.window, "keep ", layer.keep,
+                " of ", layer.candidates + config_.window);
+    plan.sizes.push_back(layer.keep);
+    most = std::max(most, layer.keep);
+  }
+  plan.kept = Matrix(kept_, scores.dim(0), most);
+  SelectTopK(context, scores, layers, scorer_->num_sinks(), config_.window, plan.kept);
+  if (context.device().is_cpu()) CheckPlan(plan, layers, config_.window);
   return plan;
 }
 
-std::vector<int64_t> Compressor::Fingerprints(Context& context, const KeepPlan& plan) {
-  const Tensor fingerprints = fingerprints_.Rows(0, plan.kept.dim(0));
-  FingerprintRows(context, plan.kept, fingerprints);
+std::vector<int64_t> Compressor::Fingerprints(Context& context, const Tensor& kept) {
+  const Tensor fingerprints = fingerprints_.Rows(0, kept.dim(0));
+  FingerprintRows(context, kept, fingerprints);
   std::vector<int64_t> values(static_cast<size_t>(fingerprints.dim(0)));
   CopyToHost(context, fingerprints, values.data());
   return values;
@@ -134,11 +174,21 @@ Tensor Compressor::PlaceKept(Context& context, absl::Span<const int32_t> kept) {
   return placed;
 }
 
-absl::StatusOr<KeepPlan> Compressor::Plan(Context& context, int layer, const KvView& kv, int32_t budget) {
-  if (scope_ == KeepScope::kHead) return Select(context, Score(context, layer, kv), kv.num_slots, budget);
-  const Tensor sums = ZeroSums(context, kv.num_slots);
-  AddScores(context, layer, kv, sums);
-  return SelectFrom(context, sums, kv.num_slots, budget);
+absl::StatusOr<KeepPlan> Compressor::Plan(Context& context, absl::Span<const LayerTask> layers) {
+  Tensor scores = Score(context, layers);
+  std::vector<Selection> selections;
+  for (const LayerTask& task : layers) selections.push_back({task.kv.num_slots - config_.window, task.budget});
+  if (scope_ == KeepScope::kHead) return Select(context, scores, selections);
+  const int64_t count = static_cast<int64_t>(layers.size());
+  const Tensor sums = Matrix(sums_, count, scores.dim(1));
+  // A KV head counts once, however many ranks hold it.
+  if (shape_.heads.replica_index == 0) {
+    ScoresToFixedPoint(context, scores, /*accumulate=*/false, sums);
+  } else {
+    ClearTensor(context, sums);
+  }
+  CAIRN_RETURN_IF_ERROR(sync_.SumScores(sums));
+  return Select(context, sums, selections);
 }
 
 Tensor Compressor::ZeroSums(Context& context, int32_t num_slots) {
@@ -147,19 +197,16 @@ Tensor Compressor::ZeroSums(Context& context, int32_t num_slots) {
   return sums;
 }
 
-// A KV head counts once, however many ranks hold it.
-void Compressor::AddScores(Context& context, int layer, const KvView& kv, const Tensor& sums) {
-  const Tensor scores = Score(context, layer, kv);
+void Compressor::AddScores(Context& context, absl::Span<const LayerTask> layers, const Tensor& sums) {
+  const Tensor scores = Score(context, layers);
   if (shape_.heads.replica_index != 0) return;
-  for (int64_t head = 0; head < scores.dim(0); ++head) {
-    ScoresToFixedPoint(context, scores.Rows(head, head + 1), /*accumulate=*/true, sums.Reshape({1, sums.dim(0)}));
-  }
+  ScoresToFixedPoint(context, scores, /*accumulate=*/true, sums.Reshape({1, sums.dim(0)}));
 }
 
 absl::StatusOr<KeepPlan> Compressor::SelectFrom(Context& context, const Tensor& sums, int32_t num_slots,
                                                 int32_t budget) {
   CAIRN_RETURN_IF_ERROR(sync_.SumScores(sums));
-  return Select(context, sums.Reshape({1, sums.dim(0)}), num_slots, budget);
+  return Select(context, sums.Reshape({1, sums.dim(0)}), {{num_slots - config_.window, budget}});
 }
 
 }  // namespace cairn

@@ -16,6 +16,7 @@
 #include "kernels/core/buffer.h"
 #include "kernels/core/context.h"
 #include "kernels/core/kv_view.h"
+#include "kernels/ops/kv_select.h"
 #include "parallel/shard/shard.h"
 
 namespace cairn {
@@ -26,6 +27,22 @@ struct CompressorShape {
   int first_layer = 0;    // of this stage
   int num_layers = 0;     // of this stage
   int32_t max_slots = 0;  // the longest layer that is ever compressed
+  int max_layers = 1;     // layers that may be compressed at the same time, of all sequences
+};
+
+// The last queries of a sequence: rings [num_layers, window, query heads, head_dim] f32, of which row `oldest` is the
+// oldest. Null where the method needs none.
+struct EventQueries {
+  const float* rings = nullptr;
+  int32_t oldest = 0;
+};
+
+// A layer of a sequence, and how many of its slots stay.
+struct LayerTask {
+  KvView kv;
+  EventQueries queries;  // of its sequence
+  int layer = 0;         // of this stage
+  int32_t budget = 0;    // < kv.num_slots
 };
 
 class Compressor {
@@ -37,47 +54,50 @@ class Compressor {
   KeepScope scope() const { return scope_; }
   RankSync& sync() { return sync_; }
 
-  // Begins an event of one sequence. rings: [num_layers, window, query heads, head_dim] f32 of this rank (read where
-  // the method needs queries), `logical_length` tokens having gone through them. Collective where KV heads are
-  // replicated.
-  absl::Status Begin(const float* rings, int64_t logical_length);
+  // Whether Plan takes so many layers together, the longest of so many slots. On CPU one; on a GPU as many as fill it.
+  bool Takes(size_t layers, int32_t slots) const;
 
-  // Scopes head and layer: what `layer` (of this stage) keeps. Scope layer is collective. budget < kv.num_slots.
-  absl::StatusOr<KeepPlan> Plan(Context& context, int layer, const KvView& kv, int32_t budget);
+  // Begins an event of one sequence. rings: of this rank (read where the method needs queries), `logical_length` tokens
+  // having gone through them. Where KV heads are replicated it is collective, and what it returns is valid until the
+  // next event begins.
+  absl::StatusOr<EventQueries> Begin(const float* rings, int64_t logical_length);
 
-  // Scope sequence: adds this rank's part of a layer's scores to sums [num_slots - window] int64 (fixed point); after
-  // all layers of all stages, SelectFrom sums over the tp group and selects. Collective.
-  void AddScores(Context& context, int layer, const KvView& kv, const Tensor& sums);
+  // Scopes head and layer: what layers (of this stage) keep, each by itself. Scope layer is collective.
+  absl::StatusOr<KeepPlan> Plan(Context& context, absl::Span<const LayerTask> layers);
+
+  // Scope sequence: adds this rank's part of the layers' scores to sums [num_slots - window] int64 (fixed point; all
+  // layers have as many slots); after all layers of all stages, SelectFrom sums over the tp group and selects.
+  // Collective.
+  void AddScores(Context& context, absl::Span<const LayerTask> layers, const Tensor& sums);
   absl::StatusOr<KeepPlan> SelectFrom(Context& context, const Tensor& sums, int32_t num_slots, int32_t budget);
   // [num_slots - window] int64 zeros.
   Tensor ZeroSums(Context& context, int32_t num_slots);
 
-  // FNV-1a 64 of each row of plan.kept (the bits): what ranks compare. Waits for the plan.
-  std::vector<int64_t> Fingerprints(Context& context, const KeepPlan& plan);
+  // FNV-1a 64 of each row of one layer of a plan (the bits): what ranks compare. Waits for the plan.
+  std::vector<int64_t> Fingerprints(Context& context, const Tensor& kept);
   // A kept set that another rank has chosen, on this one's device: [1, K], until the next plan.
   Tensor PlaceKept(Context& context, absl::Span<const int32_t> kept);
 
  private:
-  Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync);
+  Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync, bool is_cpu);
 
   absl::Status Allocate(Device device);
-  Tensor Score(Context& context, int layer, const KvView& kv);
-  KeepPlan Select(Context& context, const Tensor& scores, int32_t num_slots, int32_t budget);
+  Tensor Score(Context& context, absl::Span<const LayerTask> layers);
+  KeepPlan Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers);
 
   CompressionConfig config_;
   KeepScope scope_;
   CompressorShape shape_;
   RankSync sync_;
   std::unique_ptr<Scorer> scorer_;
+  int32_t layers_at_once_ = 1, slots_at_once_ = 0;  // the slots are counted in whole units of kScoreSlots
 
-  const float* rings_ = nullptr;  // of the event at hand: this rank's, or the gathered ones
-  int oldest_ = 0;
   Buffer memory_;
   Tensor gathered_;      // [tp, num_layers * window * heads * head_dim] f32
-  Tensor queries_;       // [window, kv_heads * group, head_dim] f32
-  Tensor scores_;        // [kv_heads * max_slots] f32
-  Tensor sums_;          // [max_slots] int64
-  Tensor kept_;          // [kv_heads * max_slots] int32
+  Tensor queries_;       // [layers_at_once * window, kv_heads * group, head_dim] f32
+  Tensor scores_;        // [kv_heads * slots_at_once] f32
+  Tensor sums_;          // [slots_at_once] int64
+  Tensor kept_;          // [kv_heads * slots_at_once] int32
   Tensor fingerprints_;  // [kv_heads] int64
 };
 

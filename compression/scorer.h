@@ -1,12 +1,15 @@
-// A compression method is its scores: how much each slot of a layer is worth, per KV head. Higher is kept. A scorer
-// sees one layer of one sequence on one rank; it knows no rank and no other layer (scorers/: one file per method). It
-// keeps memory between calls, so a context has scorers of its own.
+// A compression method is its scores: how much each slot of a layer is worth, per KV head. Higher is kept. A layer's
+// scores depend on that layer alone; a scorer knows no rank (scorers/: one file per method). It keeps memory between
+// calls, so a context has scorers of its own.
 #ifndef CAIRN_COMPRESSION_SCORER_H_
 #define CAIRN_COMPRESSION_SCORER_H_
 
 #include <memory>
+#include <string>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "compression/compression_config.h"
 #include "kernels/core/context.h"
 #include "kernels/core/kv_view.h"
@@ -14,14 +17,21 @@
 
 namespace cairn {
 
-// One layer of one sequence. n = kv.num_slots, w = the window; n > w.
+// Layers of one sequence or of several, which a GPU scores together. n = a layer's num_slots, w = the window; n > w.
 struct ScorerInputs {
-  KvView kv;
-  // [w, kv_heads * group, d] f32 after RoPE, row r being the query of slot n - w + r, the whole group of every KV head
-  // (heads of KV head h are h * group ..). Empty where the scorer does not need them.
+  absl::Span<const KvView> kv;
+  // [layers * w, kv_heads * group, d] f32 after RoPE, row r of a layer being the query of its slot n - w + r, the whole
+  // group of every KV head (heads of KV head h are h * group ..). Empty where the scorer does not need them.
   Tensor queries;
-  int32_t layer = 0;          // of the model
-  int32_t first_kv_head = 0;  // of the model: the cache's head 0
+  absl::Span<const int32_t> layers;  // their numbers in the model
+  int32_t first_kv_head = 0;         // of the model: the cache's head 0
+
+  // The candidates of each layer.
+  absl::InlinedVector<int32_t, 64> Candidates(int window) const {
+    absl::InlinedVector<int32_t, 64> candidates;
+    for (const KvView& view : kv) candidates.push_back(view.num_slots - window);
+    return candidates;
+  }
 };
 
 class Scorer {
@@ -34,8 +44,11 @@ class Scorer {
   // The first slots that stay whatever their score.
   virtual int num_sinks() const { return 0; }
 
-  // scores [kv_heads, n - w] f32 of the candidates, slots 0 .. n - w - 1. May write the running scores of kv's slots.
-  // Allocates nothing once it has seen the largest n.
+  // On a GPU: takes the memory for matrices of up to `floats` numbers, so that Score never allocates.
+  virtual void Reserve(const Context&, int64_t /*floats*/) const {}
+  // scores [layers * kv_heads, the largest n - w] f32 of the candidates, slots 0 .. n - w - 1 of each layer; what lies
+  // behind a shorter layer's is any number. May write the running scores of kv's slots. Allocates
+  // nothing on the device once it has seen, or reserved, the largest matrix.
   virtual void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const = 0;
 };
 

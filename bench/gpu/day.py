@@ -15,9 +15,11 @@ Writes OUT/day.json (everything), OUT/report.md (to read: each figure beside its
 Exit status: 0 if no stage failed, 1 if one did, 69 if there is no GPU.
 """
 import argparse
+import concurrent.futures
 import ctypes
 import datetime
 import glob
+import itertools
 import json
 import os
 import pathlib
@@ -94,7 +96,7 @@ class Day:
         self.deadline = time.monotonic() + args.minutes * 60
         self.limit = 0.0  # of the stage that runs
         self.stage = ""
-        self.calls = 0
+        self.calls = itertools.count(1)
         self.library_folders = cuda_folders()
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
         (self.out / "work").mkdir(exist_ok=True)
@@ -122,8 +124,7 @@ class Day:
     def run(self, command, limit=None, env=None):
         """Runs a command in a process group of its own, which is ended when its time is over."""
         left = self.limit if limit is None else min(limit, self.limit)
-        self.calls += 1
-        stem = self.out / "logs" / f"{self.stage}.{self.calls}"
+        stem = self.out / "logs" / f"{self.stage}.{next(self.calls)}"
         begin = time.monotonic()
         with open(f"{stem}.out", "w+") as out, open(f"{stem}.err", "w+") as err:
             err.write("$ " + " ".join(map(str, command)) + "\n")
@@ -142,6 +143,24 @@ class Day:
             seconds = time.monotonic() - begin
             self.limit = max(0.0, self.limit - seconds)
             return Done(status, out.read(), err.read().partition("\n")[2], seconds)
+
+    def run_tests(self, command):
+        """A program of GoogleTest, its tests shared out among processes that run at the same time: (Done, counts)."""
+        shards = max(1, min(8, (os.cpu_count() or 1) // 2))
+        reports = [self.out / "work" / f"{self.stage}.{shard}.json" for shard in range(shards)]
+        limit, begin = self.limit, time.monotonic()
+
+        def run_shard(shard):
+            reports[shard].unlink(missing_ok=True)
+            return self.run([*command, f"--gtest_output=json:{reports[shard]}"], limit,
+                            {"GTEST_TOTAL_SHARDS": str(shards), "GTEST_SHARD_INDEX": str(shard)})
+        with concurrent.futures.ThreadPoolExecutor(shards) as pool:
+            runs = list(pool.map(run_shard, range(shards)))
+        seconds = time.monotonic() - begin
+        self.limit = max(0.0, limit - seconds)
+        worst = next((run for run in runs if run.status is None), None) or max(runs, key=lambda run: abs(run.status))
+        whole = Done(worst.status, "".join(run.out for run in runs), worst.err, seconds)
+        return whole, add_counts([test_counts(report) for report in reports])
 
     def mpirun(self, ranks, command, per_rank=None, limit=None):
         """`per_rank(rank)`: variables that each rank gets of its own."""
@@ -277,16 +296,22 @@ def test_counts(path):
     return {"tests": len(cases), "failed": failed, "skipped": skipped}
 
 
+def add_counts(counts):
+    counts = [count for count in counts if count]
+    if not counts:
+        return {}
+    return {"tests": sum(count["tests"] for count in counts), "failed": sum((count["failed"] for count in counts), []),
+            "skipped": sum(count["skipped"] for count in counts)}
+
+
 def op_filter(day):
     # On the emulator a few; all of them run there in ctest.
     return "*RmsNorm*/emulated_forward:*SwiGlu*/emulated_forward" if day.args.emulated else "*/cuda*"
 
 
 def op_tests(day):
-    report = day.out / "work" / "op_tests.json"
-    report.unlink(missing_ok=True)
-    done = day.run([day.program("kernels_test"), f"--gtest_filter={op_filter(day)}", f"--gtest_output=json:{report}"])
-    result = {"figures": []} | done.verdict() | test_counts(report)
+    done, counts = day.run_tests([day.program("kernels_test"), f"--gtest_filter={op_filter(day)}"])
+    result = {"figures": []} | done.verdict() | counts
     if result["status"] == "ok" and result.get("tests", 0) <= result.get("skipped", 0):
         result.update(status="failed", why="no test ran: is there a GPU?")
     return result
@@ -300,13 +325,13 @@ def sanitized(tool, tests):
             return {"status": "skipped", "why": "the emulator has its own checks"}
         if sanitizer is None:
             return {"status": "skipped", "why": "compute-sanitizer is not on this machine"}
-        report = day.out / "work" / f"{tool}.json"
-        report.unlink(missing_ok=True)
-        done = day.run([sanitizer, "--tool", tool, "--error-exitcode", "86", "--target-processes", "all",
-                        day.program("kernels_test"), f"--gtest_filter={tests}", f"--gtest_output=json:{report}"])
-        result = {"figures": [], "tests_under": tests} | done.verdict() | test_counts(report)
-        errors = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", done.out + done.err)
-        result["summary"] = errors[-1] if errors else "none: it did not come to its end"
+        # Running out of memory on purpose is an error to memcheck.
+        options = ["--report-api-errors", "no"] if tool == "memcheck" else []
+        done, counts = day.run_tests([sanitizer, "--tool", tool, "--error-exitcode", "86", "--target-processes", "all",
+                                      *options, day.program("kernels_test"), f"--gtest_filter={tests}"])
+        result = {"figures": [], "tests_under": tests} | done.verdict() | counts
+        summaries = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", done.out)
+        result["summary"] = "; ".join(sorted(set(summaries))) or "none: it did not come to its end"
         return result
     return stage
 
@@ -444,17 +469,18 @@ STAGES = {
     "attention": (20, figures_of("attention")),
     "compression": (20, figures_of("importance", "redundancy", "selection", "compaction", "event")),
     "rkv": (110, end_to_end("rkv", "1:1024,64:1024,max:1024", "--max-model-len", "32768", "--max-num-seqs", "640",
-                            "--steps", "144")),
+                            "--steps", "144", "--spread", "128")),
     "full": (110, end_to_end("none", "1:8192,64:4096,max@16384:8192,max@32768:16384", "--max-model-len", "32768",
                              "--max-num-seqs", "128", "--steps", "24")),
     "nccl": (80, nccl),
-    "rkv_80gb": (60, on_80_gb("rkv", "max:1024", "--max-model-len", "16384", "--max-num-seqs", "640", "--steps", "144")),
+    "rkv_80gb": (60, on_80_gb("rkv", "max:1024", "--max-model-len", "16384", "--max-num-seqs", "640", "--steps", "144",
+                               "--spread", "128")),
     "full_80gb": (60, on_80_gb("none", "max@16384:8192", "--max-model-len", "16384", "--max-num-seqs", "128",
                                "--steps", "24")),
     "matmuls": (40, figures_of("matmul")),
     "memcheck": (60, sanitized("memcheck", "*/cuda*")),
-    "racecheck": (60, sanitized("racecheck", "*Attention*/cuda*:*RmsNorm*/cuda*:*SelectTopK*/cuda*:*Redundancy*/cuda*"
-                                             ":*WindowImportance*/cuda*:*Compact*/cuda*")),
+    "racecheck": (60, sanitized("racecheck", "*Attention*/cuda*:*Norm*/cuda*:*KvScores*/cuda*:*KvSelect*/cuda*"
+                                             ":*Rope*/cuda*:*SwiGlu*/cuda*:*WindowQueries*/cuda*")),
 }
 
 
@@ -463,7 +489,7 @@ def run_stage(day, name):
     left = day.deadline - time.monotonic()
     if left < 3:
         return {"status": "skipped", "why": "the time was over", "seconds": 0}
-    day.stage, day.calls, day.limit = name, 0, min(limit, left)
+    day.stage, day.calls, day.limit = name, itertools.count(1), min(limit, left)
     begin = time.monotonic()
     try:
         result = stage(day)

@@ -54,13 +54,15 @@ def decodes(record, stage):
 
 
 def compression_share(record, line):
-    """Of a decode step, by the kernels of a compaction of one layer alone: each sequence has one per buffer and layer."""
+    """Of a decode step, by the kernels of compactions: each sequence has one per buffer and layer. Those of a sequence's
+    layers are done together, or as many of them as were measured."""
     engine = first(record, "rkv", "engine")
     events = [event for event in figures(record, "compression", "event")
-              if event["slots"] == engine["budget"] + engine["buffer"]]
+              if event["slots"] == engine["budget"] + engine["buffer"] and event["batch"] <= engine["num_layers"]]
     if not events:
         return None
-    per_step = events[0]["us"] * engine["num_layers"] * line["batch"] / engine["buffer"]
+    event = max(events, key=lambda event: event["batch"])
+    per_step = event["us"] / event["batch"] * engine["num_layers"] * line["batch"] / engine["buffer"]
     return per_step / (1e3 * line["ms_per_step"])
 
 
@@ -204,7 +206,7 @@ def report(record, names):
         lines += [f"Copy {bandwidth_and_peak[0] / 1e9:.0f} GB/s (read + written), bf16 product "
                   f"{bandwidth_and_peak[1] / 1e12:.0f} TFLOP/s.", ""]
     kernels = figures(record, "attention", "attention")
-    for name in ("importance", "redundancy", "selection", "compaction", "event"):
+    for name in ("importance", "redundancy", "redundancy_again", "selection", "compaction", "first_event", "event"):
         kernels += figures(record, "compression", name)
     if kernels:
         lines += ["## Kernels", "", "Median of cold launches, each between two events.", "",

@@ -97,10 +97,14 @@ void Gpu::Flush() {
   if (flush_ != nullptr) flush_->Run(0, flush_x_.data(), flush_w_.data(), flush_y_.data(), nullptr, stream());
 }
 
-double Gpu::Time(absl::FunctionRef<void()> launch) {
+double Gpu::Time(absl::FunctionRef<void()> launch, absl::FunctionRef<void()> prepare) {
   const int repeats = small_ ? 1 : kRepeats, warm_ups = small_ ? 1 : kWarmUps;
-  for (int i = 0; i < warm_ups; ++i) launch();
+  for (int i = 0; i < warm_ups; ++i) {
+    prepare();
+    launch();
+  }
   for (int i = 0; i < repeats; ++i) {
+    prepare();
     Flush();
     CAIRN_CUDA_CHECK(cudaEventRecord(events_[2 * i], stream()));
     launch();

@@ -41,7 +41,9 @@ class Gpu {
 
   // Median seconds of `launch`, which gives work to the stream, between two events; what L2 holds before each run is
   // clean and not `launch`'s. Launching takes the host less time than the flush takes the GPU, so it does not count.
-  double Time(absl::FunctionRef<void()> launch);
+  // `prepare` comes before each and is not timed.
+  double Time(
+      absl::FunctionRef<void()> launch, absl::FunctionRef<void()> prepare = [] {});
 
   // Prints {"figure": name, ..., "us": .., "GB/s": .., "TFLOP/s": ..}; no rate where bytes or flops are 0.
   void Report(const char* name, Json fields, double seconds, double bytes, double flops) const;

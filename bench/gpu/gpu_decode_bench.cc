@@ -3,12 +3,13 @@
 //   gpu_decode_bench --model llama-3.1-8b --load-format dummy --cases 1:8192,64:8192,max@16384:8192
 //                    [--device cuda] [--dtype bfloat16] [--steps 32] [--max-model-len 32768] [--max-num-seqs 64]
 //                    [--max-num-batched-tokens 8192] [--gpu-memory-utilization 0.9] [--kv-cache-memory-bytes 0]
-//                    [--kv-compression none] [--kv-budget 1024] [--kv-buffer 128] [--kv-window 8]
+//                    [--kv-compression none] [--kv-budget 1024] [--kv-buffer 128] [--kv-window 8] [--spread 0]
 //
 // A case is BATCH:CONTEXT: BATCH sequences that hold CONTEXT tokens each when --steps steps of them all are timed.
 // `max` is as many as the cache holds compressed, `max@N` as many of N tokens as it holds uncompressed. With the
 // full cache the time of a step is linear in the length, so an answer of N tokens takes N times the step at N / 2: a
-// case at that length stands for the whole answer, and needs no hours.
+// case at that length stands for the whole answer, and needs no hours. --spread N: the sequences' prompts are up to N
+// tokens shorter, evenly spread, so that with N the buffer some are compressed in every step, as in the midst of a run.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -53,7 +54,8 @@ struct Settings {
                                                {"kv-compression", "none"},
                                                {"kv-budget", "1024"},
                                                {"kv-buffer", "128"},
-                                               {"kv-window", "8"}};
+                                               {"kv-window", "8"},
+                                               {"spread", "0"}};
   const std::string& Text(const char* name) const { return values.at(name); }
   int64_t Int(const char* name) const { return std::atoll(values.at(name).c_str()); }
 };
@@ -138,15 +140,16 @@ struct Timed {
   EngineStats before, after;
 };
 
-absl::StatusOr<Timed> Time(Engine& engine, const Case& c, int64_t steps) {
+absl::StatusOr<Timed> Time(Engine& engine, const Case& c, int64_t steps, int64_t spread) {
   std::mt19937 random(1);
   // Those that are read first decode while the others are read.
   const int64_t chunk = std::max<int64_t>(1, engine.options().max_num_batched_tokens - c.batch);
-  const int64_t answer = steps + kWarmUpSteps + 8 + c.batch * c.context / chunk + 2 * c.batch * 64 / chunk;
+  const int64_t warm_up = kWarmUpSteps + spread;  // until the shortest is as long as the others were
+  const int64_t answer = steps + warm_up + 8 + c.batch * c.context / chunk + 2 * c.batch * 64 / chunk;
   for (int64_t i = 0; i < c.batch; ++i) {
     Request request;
     request.id = absl::StrCat(i);
-    for (int64_t t = 0; t < c.context; ++t) {
+    for (int64_t t = 0; t < std::max<int64_t>(1, c.context - spread * i / c.batch); ++t) {
       request.prompt_ids.push_back(static_cast<int32_t>(random() % engine.model_config().vocab_size));
     }
     request.sampling.temperature = 0;
@@ -167,7 +170,7 @@ absl::StatusOr<Timed> Time(Engine& engine, const Case& c, int64_t steps) {
     }
   }
   timed.prefill_seconds = SecondsSince(begin);
-  for (int i = 0; i < kWarmUpSteps; ++i) CAIRN_RETURN_IF_ERROR(engine.Step().status());
+  for (int64_t i = 0; i < warm_up; ++i) CAIRN_RETURN_IF_ERROR(engine.Step().status());
   timed.before = engine.stats();
   for (int64_t i = 0; i < steps && timed.fits; ++i) {
     timed.fits = !one_is_done && engine.num_running() == c.batch;
@@ -211,12 +214,13 @@ absl::Status Run(const Settings& settings) {
   const int64_t steps = settings.Int("steps");
   for (const std::string& text : cases) {
     CAIRN_ASSIGN_OR_RETURN(const Case c, ParseCase(text, *engine));
-    CAIRN_ASSIGN_OR_RETURN(Timed timed, Time(*engine, c, steps));
+    CAIRN_ASSIGN_OR_RETURN(Timed timed, Time(*engine, c, steps, settings.Int("spread")));
     Json line = {{"figure", "decode"},
                  {"case", c.text},
                  {"compression", options.compression.algorithm},
                  {"batch", c.batch},
                  {"context", c.context},
+                 {"spread", settings.Int("spread")},
                  {"fits", timed.fits},
                  {"prefill_seconds", timed.prefill_seconds},
                  {"prefill_tokens_per_second", static_cast<double>(c.batch * c.context) / timed.prefill_seconds}};
@@ -226,7 +230,8 @@ absl::Status Run(const Settings& settings) {
       std::sort(timed.step_seconds.begin(), timed.step_seconds.end());
       const double busy = timed.after.busy_seconds - timed.before.busy_seconds;
       const int64_t drift = timed.prefill_steps / 2 + kWarmUpSteps + steps / 2;
-      line["slots"] = compressed ? options.compression.budget + options.compression.buffer / 2 : c.context + drift;
+      const int64_t grown = c.context + drift + settings.Int("spread") / 2;
+      line["slots"] = compressed ? options.compression.budget + options.compression.buffer / 2 : grown;
       line["steps"] = steps;
       line["ms_per_step"] = 1e3 * total / static_cast<double>(steps);
       line["ms_per_step_p50"] = 1e3 * timed.step_seconds[timed.step_seconds.size() / 2];

@@ -14,16 +14,21 @@ namespace cairn::bench {
 
 class PagedLayer {
  public:
-  PagedLayer(Gpu& gpu, int kv_heads, int head_dim, int64_t sequences, int32_t slots);
+  PagedLayer(Gpu& gpu, int kv_heads, int head_dim, int64_t sequences, int32_t slots, bool has_score = false);
 
   // One row a sequence: the last token's.
   const std::vector<SequenceRows>& rows() const { return rows_; }
   const KvView& view(int64_t sequence) const { return rows_[static_cast<size_t>(sequence)].kv; }
+  // With a plane of scores: positions count the slots, and the plane says what R-KV's redundancy remembers where all
+  // slots but the last `new_slots` have been compared before and have no near-duplicate. On the GPU's stream.
+  void SetMemory(int32_t new_slots);
   // Keys and values alone: what a decode step must read.
   double bytes() const { return bytes_; }
 
  private:
-  Buffer pool_;
+  Gpu& gpu_;
+  KvBlockLayout layout_;
+  Buffer pool_, marks_;  // the planes behind K and V, of every block
   std::vector<std::vector<int32_t>> tables_;
   std::vector<SequenceRows> rows_;
   double bytes_;

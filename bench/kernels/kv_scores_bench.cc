@@ -75,35 +75,39 @@ struct Layer {
 
 void BenchRedundancy(benchmark::State& state, const Shape& shape, DType dtype, KeysLike like) {
   Layer layer(shape, dtype, like);
-  Measure(state, layer.pair_flops(), 0,
-          [&] { KeyRedundancy(SharedContext(), layer.kv, 0.5f, RedundancyVariant::kCode, false, layer.out()); });
+  Measure(state, layer.pair_flops(), 0, [&] {
+    KeyRedundancy(SharedContext(), {layer.kv}, kWindow, 0.5f, RedundancyVariant::kCode, false, layer.out());
+  });
 }
 
 void BenchImportance(benchmark::State& state, const Shape& shape, DType dtype) {
   Layer layer(shape, dtype, KeysLike::kLonely);
   Measure(state, layer.logit_flops(), layer.key_bytes(),
-          [&] { WindowImportance(SharedContext(), layer.kv, layer.q(), layer.out()); });
+          [&] { WindowImportance(SharedContext(), {layer.kv}, layer.q(), layer.out()); });
 }
 
 void BenchAttention(benchmark::State& state, const Shape& shape, DType dtype) {
   Layer layer(shape, dtype, KeysLike::kLonely);
-  Measure(state, layer.logit_flops(), layer.key_bytes(),
-          [&] { WindowAttention(SharedContext(), layer.kv, layer.q(), WindowReduce::kMeanOfHeads, layer.out()); });
+  Measure(state, layer.logit_flops(), layer.key_bytes(), [&] {
+    WindowAttention(SharedContext(), {layer.kv}, layer.q(), WindowReduce::kMeanOfHeads, kWindow, layer.out());
+  });
 }
 
 void BenchDifference(benchmark::State& state, const Shape& shape, DType dtype) {
   Layer layer(shape, dtype, KeysLike::kLonely);
-  Measure(state, 0, layer.key_bytes(), [&] { KeyDifference(SharedContext(), layer.kv, layer.out()); });
+  Measure(state, 0, layer.key_bytes(), [&] { KeyDifference(SharedContext(), {layer.kv}, kWindow, layer.out()); });
 }
 
 void BenchSelect(benchmark::State& state, const Shape& shape) {
   Layer layer(shape, DType::kBFloat16, KeysLike::kLonely);
-  KeyDifference(SharedContext(), layer.kv, layer.out());
+  KeyDifference(SharedContext(), {layer.kv}, kWindow, layer.out());
   const int64_t keep = shape.slots - 128;
+  const int32_t candidates = static_cast<int32_t>(layer.candidates());
   std::vector<int32_t> kept(shape.kv_heads * keep);
   const Tensor k(kept.data(), DType::kInt32, {shape.kv_heads, keep});
-  Measure(state, 0, 4.0 * static_cast<double>(layer.scores.size()),
-          [&] { SelectTopK(SharedContext(), layer.out(), 0, kWindow, k); });
+  Measure(state, 0, 4.0 * static_cast<double>(layer.scores.size()), [&] {
+    SelectTopK(SharedContext(), layer.out(), {{candidates, static_cast<int32_t>(keep)}}, 0, kWindow, k);
+  });
 }
 
 // Slots 0, 9, 10, 11 .. stay: nearly all move.
@@ -114,7 +118,7 @@ void BenchCompact(benchmark::State& state, const Shape& shape, DType dtype) {
   for (int64_t i = 0; i < keep; ++i) kept[i] = static_cast<int32_t>(i + std::min<int64_t>(128, i * 8));
   const Tensor k(kept.data(), DType::kInt32, {1, keep});
   const double moved = 2.0 * static_cast<double>(keep) / shape.slots * 2 * layer.key_bytes();
-  Measure(state, 0, moved, [&] { KvCompact(SharedContext(), layer.kv, k); });
+  Measure(state, 0, moved, [&] { KvCompact(SharedContext(), {layer.kv}, k, {static_cast<int32_t>(keep)}); });
 }
 
 [[maybe_unused]] const bool kRegistered = [] {

@@ -14,17 +14,19 @@ class GkvScorer : public Scorer {
   bool needs_queries() const override { return true; }
   bool needs_running_score() const override { return true; }
 
+  void Reserve(const Context& context, int64_t floats) const override { temporary_.Floats(context, 1, floats); }
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
     const Tensor local = temporary_.Floats(context, scores.dim(0), scores.dim(1));
-    WindowAttention(context, inputs.kv, inputs.queries, WindowReduce::kMeanOfMaxima, local);
-    DivideByRowMax(context, local);
+    const auto candidates = inputs.Candidates(config_.window);
+    WindowAttention(context, inputs.kv, inputs.queries, WindowReduce::kMeanOfMaxima, config_.window, local);
+    DivideByRowMax(context, local, candidates);
     // Window slots never have a running score, new slots have 0, and attention is positive: no flag for "no old score".
-    DecayRunningScores(context, inputs.kv, static_cast<float>(config_.gamma), local, scores);
+    DecayRunningScores(context, inputs.kv, config_.window, static_cast<float>(config_.gamma), local, scores);
     if (!config_.gkv_redundancy) return;
     const Tensor& redundancy = local;
-    KeyRedundancy(context, inputs.kv, static_cast<float>(config_.similarity_threshold), RedundancyVariant::kCode,
-                  /*remembers=*/false, redundancy);
-    DivideByRowMax(context, redundancy);
+    KeyRedundancy(context, inputs.kv, config_.window, static_cast<float>(config_.similarity_threshold),
+                  RedundancyVariant::kCode, /*remembers=*/false, redundancy);
+    DivideByRowMax(context, redundancy, candidates);
     const double lambda = config_.mix_lambda;
     MixScores(context, static_cast<float>(lambda), scores, static_cast<float>(lambda - 1), redundancy, scores);
   }

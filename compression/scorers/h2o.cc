@@ -9,21 +9,25 @@ namespace {
 
 class H2oScorer : public Scorer {
  public:
+  explicit H2oScorer(const CompressionConfig& config) : window_(config.window) {}
+
   bool needs_queries() const override { return true; }
   bool needs_running_score() const override { return true; }
 
+  void Reserve(const Context& context, int64_t floats) const override { attention_.Floats(context, 1, floats); }
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
-    const Tensor attention = attention_.Floats(context, scores.dim(0), inputs.kv.num_slots);
-    WindowAttention(context, inputs.kv, inputs.queries, WindowReduce::kMeanOfHeads, attention);
-    AddToRunningScores(context, inputs.kv, 1.0f / static_cast<float>(inputs.queries.dim(0)), attention, scores);
+    const Tensor attention = attention_.Floats(context, scores.dim(0), scores.dim(1) + window_);
+    WindowAttention(context, inputs.kv, inputs.queries, WindowReduce::kMeanOfHeads, /*left_out=*/0, attention);
+    AddToRunningScores(context, inputs.kv, window_, 1.0f / static_cast<float>(window_), attention, scores);
   }
 
  private:
+  int window_;
   mutable Temporary attention_;
 };
 
 }  // namespace
 
-std::unique_ptr<Scorer> MakeH2oScorer(const CompressionConfig&) { return std::make_unique<H2oScorer>(); }
+std::unique_ptr<Scorer> MakeH2oScorer(const CompressionConfig& config) { return std::make_unique<H2oScorer>(config); }
 
 }  // namespace cairn

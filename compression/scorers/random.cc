@@ -9,15 +9,22 @@ namespace {
 
 class RandomScorer : public Scorer {
  public:
+  explicit RandomScorer(const CompressionConfig& config) : window_(config.window) {}
+
   bool needs_queries() const override { return false; }
 
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
-    RandomScores(context, inputs.kv, inputs.layer, inputs.first_kv_head, scores);
+    RandomScores(context, inputs.kv, window_, inputs.layers, inputs.first_kv_head, scores);
   }
+
+ private:
+  int window_;
 };
 
 }  // namespace
 
-std::unique_ptr<Scorer> MakeRandomScorer(const CompressionConfig&) { return std::make_unique<RandomScorer>(); }
+std::unique_ptr<Scorer> MakeRandomScorer(const CompressionConfig& config) {
+  return std::make_unique<RandomScorer>(config);
+}
 
 }  // namespace cairn

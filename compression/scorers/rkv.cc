@@ -14,14 +14,19 @@ class RkvScorer : public Scorer {
   // Not a score: what KeyRedundancy remembers of a slot.
   bool needs_running_score() const override { return variant() == RedundancyVariant::kCode; }
 
+  void Reserve(const Context& context, int64_t floats) const override {
+    first_.Floats(context, 1, floats);
+    second_.Floats(context, 1, floats);
+  }
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
     const Tensor importance = first_.Floats(context, scores.dim(0), scores.dim(1));
     const Tensor pooled = second_.Floats(context, scores.dim(0), scores.dim(1));
     WindowImportance(context, inputs.kv, inputs.queries, importance);
-    PoolSlots(context, importance, Pooling::kMax, config_.kernel_size, pooled);
+    PoolSlots(context, importance, inputs.Candidates(config_.window), Pooling::kMax, config_.kernel_size, pooled);
     const Tensor& redundancy = importance;
-    KeyRedundancy(context, inputs.kv, static_cast<float>(config_.similarity_threshold), variant(),
-                  /*remembers=*/inputs.kv.layout.has_score && variant() == RedundancyVariant::kCode, redundancy);
+    const bool remembers = inputs.kv[0].layout.has_score && variant() == RedundancyVariant::kCode;
+    KeyRedundancy(context, inputs.kv, config_.window, static_cast<float>(config_.similarity_threshold), variant(),
+                  remembers, redundancy);
     const double lambda = config_.mix_lambda;
     MixScores(context, static_cast<float>(lambda), pooled, static_cast<float>(lambda - 1), redundancy, scores);
   }

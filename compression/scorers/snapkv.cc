@@ -13,11 +13,12 @@ class SnapKvScorer : public Scorer {
 
   bool needs_queries() const override { return true; }
 
+  void Reserve(const Context& context, int64_t floats) const override { attention_.Floats(context, 1, floats); }
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
     const Tensor attention = attention_.Floats(context, scores.dim(0), scores.dim(1));
-    WindowAttention(context, inputs.kv, inputs.queries, reduce(), attention);
-    PoolSlots(context, attention, config_.pooling == "avg" ? Pooling::kAverage : Pooling::kMax, config_.kernel_size,
-              scores);
+    WindowAttention(context, inputs.kv, inputs.queries, reduce(), config_.window, attention);
+    PoolSlots(context, attention, inputs.Candidates(config_.window),
+              config_.pooling == "avg" ? Pooling::kAverage : Pooling::kMax, config_.kernel_size, scores);
   }
 
  private:

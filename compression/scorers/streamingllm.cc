@@ -14,7 +14,7 @@ class StreamingLlmScorer : public Scorer {
   int num_sinks() const override { return num_sinks_; }
 
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {
-    SlotRecency(context, inputs.kv.num_slots, scores);
+    SlotRecency(context, inputs.kv, scores);
   }
 
  private:

@@ -81,13 +81,17 @@ void KvCache::SendTables(Context& context) {
   new_blocks_.clear();
 }
 
-void KvCache::Compact(Context& context, int sequence, int layer, const Tensor& kept) {
-  CAIRN_CHECK(sequences_[sequence].open, "sequence ", sequence, " is not open");
-  LayerState& state = sequences_[sequence].layers[layer];
-  const int32_t K = static_cast<int32_t>(kept.dim(1));
-  CAIRN_CHECK(K <= state.num_slots, "keeps ", K, " of ", state.num_slots, " slots");
-  KvCompact(context, View(sequence, layer), kept);
-  state.num_slots = K;
+void KvCache::Compact(Context& context, absl::Span<const LayerId> layers, const Tensor& kept,
+                      absl::Span<const int32_t> keep) {
+  std::vector<KvView> views;
+  for (const LayerId& id : layers) {
+    CAIRN_CHECK(sequences_[id.sequence].open, "sequence ", id.sequence, " is not open");
+    views.push_back(View(id.sequence, id.layer));
+  }
+  KvCompact(context, views, kept, keep);
+  for (size_t l = 0; l < layers.size(); ++l) {
+    sequences_[layers[l].sequence].layers[layers[l].layer].num_slots = keep[l];
+  }
 }
 
 void KvCache::FreeTails(int sequence) {

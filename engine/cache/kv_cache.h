@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/cache/block_pool.h"
 #include "kernels/core/buffer.h"
 #include "kernels/core/context.h"
@@ -26,6 +27,12 @@ struct QueryRingLayout {
   int64_t floats_per_layer() const { return static_cast<int64_t>(window) * heads * head_dim; }
 };
 
+// A layer (of this rank) of a sequence.
+struct LayerId {
+  int32_t sequence = 0;
+  int layer = 0;
+};
+
 class KvCache {
  public:
   // RESOURCE_EXHAUSTED when the pool cannot be allocated. `max_sequences` sequences may be open at once: their handles
@@ -39,10 +46,10 @@ class KvCache {
   // Tells a GPU of the blocks that Append has taken: once the sequences of a step are appended to, before ops read the
   // cache. Nothing on CPU.
   void SendTables(Context& context);
-  // Keeps the slots of `kept` [kv_heads, K] (or [1, K]: the same in every head), ascending: they become slots 0 .. K -
-  // 1, in every plane. The only code that moves slots. Threads may compact different layers at the same time; the
-  // blocks behind the slots are the sequence's until FreeTails.
-  void Compact(Context& context, int sequence, int layer, const Tensor& kept);
+  // Keeps in some layers the slots of `kept` (as KvCompact has it: keep[l] of the l-th): they become slots 0 .. K - 1,
+  // in every plane. The only code that moves slots. Threads may compact different layers at the same time; the blocks
+  // behind the slots are the sequence's until FreeTails.
+  void Compact(Context& context, absl::Span<const LayerId> layers, const Tensor& kept, absl::Span<const int32_t> keep);
   // The blocks behind the slots of every layer go back to the pool.
   void FreeTails(int sequence);
   // Returns every block of the sequence to the pool.

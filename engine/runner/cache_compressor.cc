@@ -29,11 +29,12 @@ class Stopwatch {
 
 absl::StatusOr<std::unique_ptr<CacheCompressor>> CacheCompressor::Create(Context* context, ProcessGroups* groups,
                                                                          const CompressionConfig& config, Range layers,
-                                                                         int num_layers, const CompressorShape& shape,
+                                                                         int num_layers, CompressorShape shape,
                                                                          int max_sequences) {
   auto made =
       std::unique_ptr<CacheCompressor>(new CacheCompressor(context, groups, config, layers, num_layers, max_sequences));
   made->heads_ = shape.heads;
+  shape.max_layers = static_cast<int>(layers.size()) * max_sequences;
   const int first_rank = WorldRankOf({.tp = 0, .pp = groups->at.pp, .dp = groups->at.dp}, groups->sizes);
   CAIRN_ASSIGN_OR_RETURN(made->compressor_, Compressor::Create(*context, config, shape,
                                                                RankSync(groups->tp.get(), shape.heads, first_rank)));
@@ -52,6 +53,7 @@ absl::Status CacheCompressor::AddWorkers(const CompressionConfig& config, Compre
   const int threads = context_->threads().num_threads();
   if (!has_own_heads() || !context_->device().is_cpu() || threads == 1 || layers_.size() == 1) return absl::OkStatus();
   const Budgets budgets = footprint_.BudgetsFor(shape.max_slots);
+  shape.max_layers = 1;
   worker_slots_ = std::min(*std::max_element(budgets->begin(), budgets->end()) + config.buffer, shape.max_slots);
   shape.max_slots = worker_slots_;
   for (int i = 0; i < threads; ++i) {
@@ -93,14 +95,14 @@ absl::Status CacheCompressor::WarmUp(Context& context, Compressor& compressor, K
   cache.Open(0);
   cache.Append(0, slots);
   cache.SendTables(context);
-  CAIRN_RETURN_IF_ERROR(compressor.Begin(cache.QueryRing(0, 0), slots));
-  const KvView view = cache.View(0, 0);
+  CAIRN_ASSIGN_OR_RETURN(const EventQueries queries, compressor.Begin(cache.QueryRing(0, 0), slots));
+  const LayerTask task = {.kv = cache.View(0, 0), .queries = queries, .layer = 0, .budget = budget};
   if (compressor.scope() == KeepScope::kSequence) {
     const Tensor sums = compressor.ZeroSums(context, slots);
-    compressor.AddScores(context, 0, view, sums);
+    compressor.AddScores(context, {task}, sums);
     CAIRN_RETURN_IF_ERROR(compressor.SelectFrom(context, sums, slots, budget).status());
   } else {
-    CAIRN_RETURN_IF_ERROR(compressor.Plan(context, 0, view, budget).status());
+    CAIRN_RETURN_IF_ERROR(compressor.Plan(context, {task}).status());
   }
   cache.Close(0);
   return absl::OkStatus();
@@ -110,9 +112,12 @@ void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compa
   const Stopwatch stopwatch(seconds_);
   for (const Compaction& compaction : compactions) {
     const Tensor kept = compressor_->PlaceKept(*context_, compaction.kept);
+    std::vector<LayerId> layers;
     for (int layer = 0; layer < cache.num_layers(); ++layer) {
-      Compact(*context_, cache, compaction.sequence, layer, kept, evictions_);
+      layers.push_back({compaction.sequence, layer});
+      if (records_) Record(*context_, cache, layers.back(), kept, evictions_);
     }
+    cache.Compact(*context_, layers, kept, std::vector<int32_t>(layers.size(), static_cast<int32_t>(kept.dim(1))));
     cache.FreeTails(compaction.sequence);
   }
 }
@@ -120,16 +125,21 @@ void CacheCompressor::Apply(KvCache& cache, const std::vector<Compaction>& compa
 absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected) {
   const Stopwatch stopwatch(seconds_);
   fingerprints_.clear();
+  waiting_.clear();
   side_by_side_.clear();
   for (const SequenceStep& step : plan.sequences) {
     if (!step.compress) continue;
-    CAIRN_RETURN_IF_ERROR(compressor_->Begin(cache.QueryRing(step.sequence, 0), cache.logical_length(step.sequence)));
+    CAIRN_ASSIGN_OR_RETURN(const EventQueries queries,
+                           compressor_->Begin(cache.QueryRing(step.sequence, 0), cache.logical_length(step.sequence)));
     if (compressor_->scope() == KeepScope::kSequence) {
-      CAIRN_RETURN_IF_ERROR(SelectForSequence(cache, step.sequence, selected));
-    } else {
-      CAIRN_RETURN_IF_ERROR(CompressLayers(cache, step.sequence));
+      CAIRN_RETURN_IF_ERROR(SelectForSequence(cache, step.sequence, queries, selected));
+      continue;
     }
+    NoteLayers(cache, step.sequence, queries);
+    // Queries that other ranks have sent last until the next event.
+    if (!has_own_heads()) CAIRN_RETURN_IF_ERROR(CompressWaiting(cache));
   }
+  CAIRN_RETURN_IF_ERROR(CompressWaiting(cache));
   CompressSideBySide(cache);
   for (const SequenceStep& step : plan.sequences) {
     if (step.compress && compressor_->scope() != KeepScope::kSequence) cache.FreeTails(step.sequence);
@@ -137,16 +147,11 @@ absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vec
   return Agree(plan);
 }
 
-void CacheCompressor::Compact(Context& context, KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
-                              std::vector<Eviction>& evictions) {
-  if (records_) Record(context, cache, sequence, layer, kept, evictions);
-  cache.Compact(context, sequence, layer, kept);
-}
-
 // One of the ranks that hold a KV head speaks for it.
-void CacheCompressor::Record(Context& context, const KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
+void CacheCompressor::Record(Context& context, const KvCache& cache, const LayerId& id, const Tensor& kept,
                              std::vector<Eviction>& evictions) {
   if (heads_.replica_index != 0) return;
+  const auto [sequence, layer] = id;
   const KvView kv = cache.View(sequence, layer);
   if (shadow_.has_value()) shadow_->Extend(cache, sequence, layer);
   std::vector<int32_t> sets(static_cast<size_t>(kept.num_elements())), positions(kv.num_slots);
@@ -174,18 +179,33 @@ void CacheCompressor::Record(Context& context, const KvCache& cache, int32_t seq
   }
 }
 
-// All layers of a sequence, or those that can wait for CompressSideBySide are noted for it.
-absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
-  const size_t first = fingerprints_.size();
-  fingerprints_.resize(first + cache.num_layers());
+// The layers of a sequence that have more slots than their budget: for CompressWaiting, or CompressSideBySide.
+void CacheCompressor::NoteLayers(const KvCache& cache, int32_t sequence, const EventQueries& queries) {
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
-    const LayerEvent event = {.sequence = sequence, .layer = layer, .number = first + layer};
-    if (!workers_.empty() && !shadow_.has_value() && cache.physical_length(sequence, layer) <= worker_slots_) {
-      side_by_side_.push_back(event);
-      continue;
-    }
-    CAIRN_RETURN_IF_ERROR(CompressLayer(*context_, *compressor_, cache, event, evictions_));
+    const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
+    uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
+    value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
+    const LayerEvent event = {.id = {sequence, layer}, .queries = queries, .number = fingerprints_.size()};
+    fingerprints_.push_back(static_cast<int64_t>(value));
+    if (slots <= budget) continue;
+    const bool takes_worker = !workers_.empty() && !shadow_.has_value() && slots <= worker_slots_;
+    (takes_worker ? side_by_side_ : waiting_).push_back(event);
   }
+}
+
+// As many together as the compressor takes.
+absl::Status CacheCompressor::CompressWaiting(KvCache& cache) {
+  const absl::Span<const LayerEvent> events = waiting_;
+  for (size_t begin = 0, end = 0; begin < events.size(); begin = end) {
+    int32_t longest = 0;
+    for (; end < events.size(); ++end) {
+      longest = std::max(longest, cache.physical_length(events[end].id.sequence, events[end].id.layer));
+      if (end > begin && !compressor_->Takes(end + 1 - begin, longest)) break;
+    }
+    CAIRN_RETURN_IF_ERROR(
+        CompressTogether(*context_, *compressor_, cache, events.subspan(begin, end - begin), evictions_));
+  }
+  waiting_.clear();
   return absl::OkStatus();
 }
 
@@ -193,11 +213,9 @@ absl::Status CacheCompressor::CompressLayers(KvCache& cache, int32_t sequence) {
 void CacheCompressor::CompressSideBySide(KvCache& cache) {
   std::vector<std::vector<Eviction>> evictions(side_by_side_.size());
   context_->threads().ParallelFor(static_cast<int64_t>(side_by_side_.size()), [&](int64_t task, int thread) {
-    const LayerEvent& event = side_by_side_[task];
     Worker& worker = workers_[thread];
-    absl::Status status =
-        worker.compressor->Begin(cache.QueryRing(event.sequence, 0), cache.logical_length(event.sequence));
-    if (status.ok()) status = CompressLayer(*worker.context, *worker.compressor, cache, event, evictions[task]);
+    const absl::Status status = CompressTogether(*worker.context, *worker.compressor, cache,
+                                                 absl::MakeConstSpan(&side_by_side_[task], 1), evictions[task]);
     CAIRN_CHECK(status.ok(), status.ToString());
   });
   for (std::vector<Eviction>& some : evictions) {
@@ -205,40 +223,54 @@ void CacheCompressor::CompressSideBySide(KvCache& cache) {
   }
 }
 
-absl::Status CacheCompressor::CompressLayer(Context& context, Compressor& compressor, KvCache& cache,
-                                            const LayerEvent& event, std::vector<Eviction>& evictions) {
-  const int32_t budget = BudgetOf(event.sequence, event.layer);
-  const int32_t slots = cache.physical_length(event.sequence, event.layer);
-  uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(event.sequence)));
-  value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
-  if (slots > budget) {
-    const KvView view = cache.View(event.sequence, event.layer);
-    CAIRN_ASSIGN_OR_RETURN(const KeepPlan kept, compressor.Plan(context, event.layer, view, budget));
+absl::Status CacheCompressor::CompressTogether(Context& context, Compressor& compressor, KvCache& cache,
+                                               absl::Span<const LayerEvent> events, std::vector<Eviction>& evictions) {
+  std::vector<LayerId> layers;
+  std::vector<LayerTask> tasks;
+  for (const LayerEvent& event : events) {
+    const auto [sequence, layer] = event.id;
+    layers.push_back(event.id);
+    tasks.push_back({.kv = cache.View(sequence, layer),
+                     .queries = event.queries,
+                     .layer = layer,
+                     .budget = BudgetOf(sequence, layer)});
+  }
+  CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor.Plan(context, tasks));
+  for (size_t l = 0; l < events.size(); ++l) {
     // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
     if (!has_own_heads()) {
-      for (const int64_t fingerprint : compressor.Fingerprints(context, kept)) {
+      uint64_t value = static_cast<uint64_t>(fingerprints_[events[l].number]);
+      for (const int64_t fingerprint : compressor.Fingerprints(context, plan.Of(l))) {
         value = Fnv1a(value, static_cast<uint64_t>(fingerprint));
       }
+      fingerprints_[events[l].number] = static_cast<int64_t>(value);
     }
-    Compact(context, cache, event.sequence, event.layer, kept.kept, evictions);
+    if (records_) Record(context, cache, layers[l], plan.Of(l), evictions);
   }
-  fingerprints_[event.number] = static_cast<int64_t>(value);
+  cache.Compact(context, layers, plan.kept, plan.sizes);
   return absl::OkStatus();
 }
 
 // Scores of all layers of all stages are summed on their way down the pipeline.
-absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected) {
+absl::Status CacheCompressor::SelectForSequence(KvCache& cache, int32_t sequence, const EventQueries& queries,
+                                                std::vector<Compaction>& selected) {
   const int32_t slots = cache.physical_length(sequence, 0), budget = BudgetOf(sequence, 0);
   const Tensor sums = compressor_->ZeroSums(*context_, slots);
   if (!groups_->is_first_stage()) CAIRN_RETURN_IF_ERROR(groups_->pp->Recv(sums, groups_->at.pp - 1));
+  std::vector<LayerTask> tasks;
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
-    compressor_->AddScores(*context_, layer, cache.View(sequence, layer), sums);
+    if (!tasks.empty() && !compressor_->Takes(tasks.size() + 1, slots)) {
+      compressor_->AddScores(*context_, tasks, sums);
+      tasks.clear();
+    }
+    tasks.push_back({.kv = cache.View(sequence, layer), .queries = queries, .layer = layer, .budget = budget});
   }
+  compressor_->AddScores(*context_, tasks, sums);
   if (!groups_->is_last_stage()) return groups_->pp->Send(sums, groups_->at.pp + 1);
   CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor_->SelectFrom(*context_, sums, slots, budget));
-  selected.push_back({.sequence = sequence, .kept = std::vector<int32_t>(static_cast<size_t>(plan.size()))});
+  selected.push_back({.sequence = sequence, .kept = std::vector<int32_t>(static_cast<size_t>(plan.sizes[0]))});
   CopyToHost(*context_, plan.kept, selected.back().kept.data());
-  fingerprints_.push_back(compressor_->Fingerprints(*context_, plan)[0]);
+  fingerprints_.push_back(compressor_->Fingerprints(*context_, plan.kept)[0]);
   return absl::OkStatus();
 }
 

@@ -28,7 +28,7 @@ class CacheCompressor {
   // None of the pointers is owned. `layers`: this stage's, of the model's num_layers.
   static absl::StatusOr<std::unique_ptr<CacheCompressor>> Create(Context* context, ProcessGroups* groups,
                                                                  const CompressionConfig& config, Range layers,
-                                                                 int num_layers, const CompressorShape& shape,
+                                                                 int num_layers, CompressorShape shape,
                                                                  int max_sequences);
 
   void Open(const OpenSequence& open);
@@ -67,22 +67,22 @@ class CacheCompressor {
   };
   // An event's layer; `number` counts the layers of the step's events.
   struct LayerEvent {
-    int32_t sequence = 0;
-    int layer = 0;
+    LayerId id;
+    EventQueries queries;
     size_t number = 0;
   };
 
   absl::Status AddWorkers(const CompressionConfig& config, CompressorShape shape);
   absl::Status WarmUp(Context& context, Compressor& compressor, KvCache& cache, int32_t slots);
-  void Compact(Context& context, KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
-               std::vector<Eviction>& evictions);
-  void Record(Context& context, const KvCache& cache, int32_t sequence, int layer, const Tensor& kept,
+  void Record(Context& context, const KvCache& cache, const LayerId& id, const Tensor& kept,
               std::vector<Eviction>& evictions);
-  absl::Status CompressLayers(KvCache& cache, int32_t sequence);
-  absl::Status CompressLayer(Context& context, Compressor& compressor, KvCache& cache, const LayerEvent& event,
-                             std::vector<Eviction>& evictions);
+  void NoteLayers(const KvCache& cache, int32_t sequence, const EventQueries& queries);
+  absl::Status CompressWaiting(KvCache& cache);
   void CompressSideBySide(KvCache& cache);
-  absl::Status SelectForSequence(KvCache& cache, int32_t sequence, std::vector<Compaction>& selected);
+  absl::Status CompressTogether(Context& context, Compressor& compressor, KvCache& cache,
+                                absl::Span<const LayerEvent> events, std::vector<Eviction>& evictions);
+  absl::Status SelectForSequence(KvCache& cache, int32_t sequence, const EventQueries& queries,
+                                 std::vector<Compaction>& selected);
   // Whether no other rank has a part in what a layer here keeps.
   bool has_own_heads() const {
     return compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
@@ -98,7 +98,7 @@ class CacheCompressor {
   std::unique_ptr<Compressor> compressor_;
   std::vector<Worker> workers_;  // one for each thread; none where one layer comes after the other
   int32_t worker_slots_ = 0;     // of the longest layer that they compress
-  std::vector<LayerEvent> side_by_side_;
+  std::vector<LayerEvent> waiting_, side_by_side_;
   std::vector<OpenInfo> open_;         // by handle
   std::vector<int64_t> fingerprints_;  // of the step at hand: a value for each (event, layer)
   bool records_ = false;

@@ -42,7 +42,7 @@ void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor
 void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
 
-void WindowQueries(Context& context, absl::Span<const float* const> rings, int oldest, const Tensor& out);
+void WindowQueries(Context& context, absl::Span<const WindowRing> rings, int rings_per_layer, const Tensor& out);
 
 }  // namespace cairn::cpu
 

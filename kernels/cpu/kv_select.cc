@@ -188,10 +188,14 @@ void SelectTopK(Context& context, const Tensor& scores, int num_first, int windo
 }
 
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed) {
-  ParallelRows(context, scores.dim(0), scores.dim(1), [&](int64_t row) {
-    const float* from = scores.data<float>() + row * scores.row_stride();
+  const int64_t terms = scores.dim(0) / fixed.dim(0);
+  ParallelRows(context, fixed.dim(0), terms * scores.dim(1), [&](int64_t row) {
     int64_t* to = fixed.data<int64_t>() + row * fixed.row_stride();
-    for (int64_t i = 0; i < scores.dim(1); ++i) to[i] = (accumulate ? to[i] : 0) + ToFixedPoint(from[i]);
+    if (!accumulate) std::fill_n(to, fixed.dim(1), 0);
+    for (int64_t term = 0; term < terms; ++term) {
+      const float* from = scores.data<float>() + (row * terms + term) * scores.row_stride();
+      for (int64_t i = 0; i < scores.dim(1); ++i) to[i] += ToFixedPoint(from[i]);
+    }
   });
 }
 

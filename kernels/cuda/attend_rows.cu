@@ -73,24 +73,33 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) AttendRowsKernel(AttentionP
   }
 }
 
-// One block an item and head, one thread a dimension.
+// One block an item and head, one thread a dimension and, in each warp, one lane a span.
 template <typename T>
 __global__ void __launch_bounds__(kMaxHeadDim) MergeSpansKernel(AttentionParams<T> p) {
   const WorkItem item = p.items[blockIdx.x];
   const int32_t d = p.step.head_dim, head = static_cast<int32_t>(blockIdx.y), i = static_cast<int32_t>(threadIdx.x);
+  const int lane = i % kWarpSize;
   const int32_t slots = PagedStep::SlotOf(p.step.sequences[item.sequence], item.row) + 1;
   const int32_t spans = (slots + kSpanSlots - 1) / kSpanSlots;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * p.heads + head) * p.spans;
   float max = -INFINITY, sum = 0, weighted = 0;
-  for (int32_t span = 0; span < spans; ++span) {
-    if (p.sum[first + span] == 0) continue;  // nothing visible there
-    const float new_max = fmaxf(max, p.max[first + span]);
-    const float factor = expf(max - new_max), part = expf(p.max[first + span] - new_max);
-    weighted = weighted * factor + p.weighted[(first + span) * d + i] * part;
-    sum = sum * factor + p.sum[first + span] * part;
+  for (int32_t begin = 0; begin < spans; begin += kWarpSize) {
+    const int32_t count = min(spans - begin, kWarpSize);
+    const float own_sum = lane < count ? p.sum[first + begin + lane] : 0;
+    const float own_max = own_sum != 0 ? p.max[first + begin + lane] : -INFINITY;  // 0: nothing visible there
+    const float new_max = fmaxf(max, WarpMax(own_max));
+    if (new_max == -INFINITY) continue;
+    const float factor = expf(max - new_max), own_factor = own_sum != 0 ? expf(own_max - new_max) : 0;
+    sum = sum * factor + WarpSum(own_sum * own_factor);
+    weighted *= factor;
+#pragma unroll 4
+    for (int32_t span = 0; span < count; ++span) {
+      const float part = __shfl_sync(kAllLanes, own_factor, span);
+      if (part != 0 && i < d) weighted += p.weighted[(first + begin + span) * d + i] * part;
+    }
     max = new_max;
   }
-  p.out.row(item.row)[head * d + i] = FromFloat<T>(weighted / sum);
+  if (i < d) p.out.row(item.row)[head * d + i] = FromFloat<T>(weighted / sum);
 }
 
 }  // namespace
@@ -107,7 +116,8 @@ void LaunchAttendRows(const AttentionParams<T>& p, unsigned items, cudaStream_t 
 
 template <typename T>
 void LaunchMergeSpans(const AttentionParams<T>& p, unsigned items, cudaStream_t stream) {
-  const LaunchShape shape = {dim3(items, static_cast<unsigned>(p.heads)), static_cast<unsigned>(p.step.head_dim)};
+  const LaunchShape shape = {dim3(items, static_cast<unsigned>(p.heads)),
+                             Blocks(p.step.head_dim, kWarpSize) * kWarpSize};
   CAIRN_LAUNCH(MergeSpansKernel<T>, stream, shape, p);
 }
 

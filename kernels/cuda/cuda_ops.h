@@ -49,25 +49,31 @@ void PagedAttention(Context& context, const Tensor& q, const Tensor& positions,
                     absl::Span<const SequenceRows> sequences, int sliding_window, const Tensor& out);
 void ReserveAttention(Context& context, int64_t rows, int64_t heads, int64_t head_dim, int64_t max_slots);
 
-void WindowQueries(Context& context, absl::Span<const float* const> rings, int oldest, const Tensor& out);
+void WindowQueries(Context& context, absl::Span<const WindowRing> rings, int rings_per_layer, const Tensor& out);
 void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
-void WindowImportance(Context& context, const KvView& kv, const Tensor& queries, const Tensor& out);
-void WindowAttention(Context& context, const KvView& kv, const Tensor& queries, WindowReduce reduce, const Tensor& out);
-void KeyRedundancy(Context& context, const KvView& kv, float threshold, RedundancyVariant variant, bool remembers,
-                   const Tensor& out);
-void KeyDifference(Context& context, const KvView& kv, const Tensor& out);
-void SlotRecency(Context& context, int32_t num_slots, const Tensor& out);
-void RandomScores(Context& context, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out);
-void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out);
-void DivideByRowMax(Context& context, const Tensor& x);
+void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, const Tensor& out);
+void WindowAttention(Context& context, absl::Span<const KvView> kv, const Tensor& queries, WindowReduce reduce,
+                     int left_out, const Tensor& out);
+void KeyRedundancy(Context& context, absl::Span<const KvView> kv, int window, float threshold,
+                   RedundancyVariant variant, bool remembers, const Tensor& out);
+void KeyDifference(Context& context, absl::Span<const KvView> kv, int window, const Tensor& out);
+void SlotRecency(Context& context, absl::Span<const KvView> kv, const Tensor& out);
+void RandomScores(Context& context, absl::Span<const KvView> kv, int window, absl::Span<const int32_t> layers,
+                  int32_t first_kv_head, const Tensor& out);
+void PoolSlots(Context& context, const Tensor& x, absl::Span<const int32_t> columns, Pooling pooling, int kernel_size,
+               const Tensor& out);
+void DivideByRowMax(Context& context, const Tensor& x, absl::Span<const int32_t> columns);
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out);
-void AddToRunningScores(Context& context, const KvView& kv, float factor, const Tensor& added, const Tensor& scores);
-void DecayRunningScores(Context& context, const KvView& kv, float decay, const Tensor& current, const Tensor& scores);
+void AddToRunningScores(Context& context, absl::Span<const KvView> kv, int window, float factor, const Tensor& added,
+                        const Tensor& scores);
+void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int window, float decay, const Tensor& current,
+                        const Tensor& scores);
 
-void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept);
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+                const Tensor& kept);
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed);
 void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints);
-void KvCompact(Context& context, const KvView& kv, const Tensor& kept);
+void KvCompact(Context& context, absl::Span<const KvView> kv, const Tensor& kept, absl::Span<const int32_t> keep);
 void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,
                    absl::Span<float* const> rings, int window);
 

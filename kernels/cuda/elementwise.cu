@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <type_traits>
+
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_state.h"
 #include "kernels/cuda/reduce.h"
@@ -9,16 +12,27 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One block a norm: row blockIdx.x / per_row, part blockIdx.x % per_row of n elements.
-template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    RmsNormKernel(RowView<const T> x, const float* weight, float eps, RowView<T> y, int n, int per_row) {
+// x + y, where y is rounded to x's type before it is added.
+template <typename T, typename U>
+__device__ __forceinline__ T Added(T x, U y) {
+  return FromFloat<T>(ToFloat(x) + ToFloat(FromFloat<T>(ToFloat(y))));
+}
+
+// What is added to the rows before they are normalised: nothing.
+struct NoUpdate {};
+
+// One block a norm: row blockIdx.x / per_row, part blockIdx.x % per_row of n elements. With an update x += update
+// first.
+template <typename T, typename U>
+__global__ void __launch_bounds__(kThreads) RmsNormKernel(RowView<T> x, RowView<const U> update, const float* weight,
+                                                          float eps, RowView<T> y, int n, int per_row) {
   const int64_t t = blockIdx.x / static_cast<unsigned>(per_row);
   const int64_t part = blockIdx.x % static_cast<unsigned>(per_row);
-  const T* in = x.row(t) + part * n;
+  T* in = x.row(t) + part * n;
   T* out = y.row(t) + part * n;
   float squares = 0;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
+    if constexpr (!std::is_same_v<U, NoUpdate>) in[i] = Added<T>(in[i], update.row(t)[i]);
     const float value = ToFloat(in[i]);
     squares += value * value;
   }
@@ -28,30 +42,48 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// x + y, where y is rounded to x's type before it is added.
-template <typename T, typename U>
-__device__ __forceinline__ T Added(T x, U y) {
-  return FromFloat<T>(ToFloat(x) + ToFloat(FromFloat<T>(ToFloat(y))));
-}
+// Eight neighbours at a time.
+constexpr int kPack = 8;
+template <typename T>
+struct alignas(sizeof(T) * kPack < 16 ? sizeof(T) * kPack : 16) Pack {
+  T at[kPack];
+};
 
-// One block a row: hidden += update, then RmsNormKernel's sums in its order. A thread
-// reads again only what it has written itself.
+// The same where rows are whole packs, for long ones: a thread's part of the row stays in its registers.
+constexpr int kWideThreads = 512, kMostPacks = 4;
+constexpr int kLeastWide = 1024, kMostWide = kWideThreads * kMostPacks * kPack;  // elements of a row
+
 template <typename T, typename U>
-__global__ void __launch_bounds__(kThreads) AddRmsNormKernel(RowView<T> hidden, RowView<const U> update,
-                                                             const float* weight, float eps, RowView<T> normed, int n) {
-  T* stream = hidden.row(blockIdx.x);
-  const U* term = update.row(blockIdx.x);
-  T* out = normed.row(blockIdx.x);
+__global__ void __launch_bounds__(kWideThreads)
+    WideRmsNormKernel(RowView<T> x, RowView<const U> update, const float* weight, float eps, RowView<T> y, int n) {
+  const int packs = n / kPack, thread = static_cast<int>(threadIdx.x);
+  Pack<T>* in = reinterpret_cast<Pack<T>*>(x.row(blockIdx.x));
+  Pack<T>* out = reinterpret_cast<Pack<T>*>(y.row(blockIdx.x));
+  Pack<T> own[kMostPacks];
   float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
-    const T sum = Added<T>(stream[i], term[i]);
-    stream[i] = sum;
-    const float value = ToFloat(sum);
-    squares += value * value;
+#pragma unroll
+  for (int j = 0; j < kMostPacks; ++j) {
+    const int i = thread + j * kWideThreads;
+    if (i >= packs) break;
+    own[j] = in[i];
+    if constexpr (!std::is_same_v<U, NoUpdate>) {
+      const Pack<U> term = reinterpret_cast<const Pack<U>*>(update.row(blockIdx.x))[i];
+#pragma unroll
+      for (int e = 0; e < kPack; ++e) own[j].at[e] = Added<T>(own[j].at[e], term.at[e]);
+      in[i] = own[j];
+    }
+#pragma unroll
+    for (int e = 0; e < kPack; ++e) squares += ToFloat(own[j].at[e]) * ToFloat(own[j].at[e]);
   }
-  const float scale = 1.0f / sqrtf(BlockSum<kThreads>(squares) / static_cast<float>(n) + eps);
-  for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
-    out[i] = FromFloat<T>(ToFloat(stream[i]) * scale * weight[i]);
+  const float scale = 1.0f / sqrtf(BlockSum<kWideThreads>(squares) / static_cast<float>(n) + eps);
+#pragma unroll
+  for (int j = 0; j < kMostPacks; ++j) {
+    const int i = thread + j * kWideThreads;
+    if (i >= packs) break;
+    const Pack<float> factors = reinterpret_cast<const Pack<float>*>(weight)[i];
+#pragma unroll
+    for (int e = 0; e < kPack; ++e) own[j].at[e] = FromFloat<T>(ToFloat(own[j].at[e]) * scale * factors.at[e]);
+    out[i] = own[j];
   }
 }
 
@@ -75,12 +107,30 @@ __global__ void __launch_bounds__(kThreads)
 __device__ __forceinline__ int Column() { return static_cast<int>(blockIdx.y * kThreads + threadIdx.x); }
 
 template <typename T>
+__device__ __forceinline__ T Gated(T gate, T up) {
+  const float x = ToFloat(gate);
+  return FromFloat<T>(x / (1.0f + expf(-x)) * ToFloat(up));
+}
+
+template <typename T>
 __global__ void __launch_bounds__(kThreads) SwiGluKernel(RowView<const T> gate_up, RowView<T> y, int n) {
   const int i = Column();
   if (i >= n) return;
   const T* row = gate_up.row(blockIdx.x);
-  const float gate = ToFloat(row[i]), up = ToFloat(row[n + i]);
-  y.row(blockIdx.x)[i] = FromFloat<T>(gate / (1.0f + expf(-gate)) * up);
+  y.row(blockIdx.x)[i] = Gated<T>(row[i], row[n + i]);
+}
+
+// The same where rows are whole packs: n packs.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) WideSwiGluKernel(RowView<const T> gate_up, RowView<T> y, int n) {
+  const int i = Column();
+  if (i >= n) return;
+  const Pack<T>* row = reinterpret_cast<const Pack<T>*>(gate_up.row(blockIdx.x));
+  const Pack<T> gate = row[i], up = row[n + i];
+  Pack<T> out;
+#pragma unroll
+  for (int e = 0; e < kPack; ++e) out.at[e] = Gated<T>(gate.at[e], up.at[e]);
+  reinterpret_cast<Pack<T>*>(y.row(blockIdx.x))[i] = out;
 }
 
 template <typename T, typename U>
@@ -126,28 +176,49 @@ void WithUpdate(DType activation, DType update, const Function& launch) {
   });
 }
 
+// Whether rows may be read by packs.
+bool HasPacks(const Tensor& x) {
+  const size_t bytes = DTypeSize(x.dtype()) * kPack, alignment = std::min<size_t>(bytes, 16);
+  return reinterpret_cast<uintptr_t>(x.raw()) % alignment == 0 && x.dim(x.rank() - 1) % kPack == 0 &&
+         (x.rank() == 1 || static_cast<size_t>(x.row_stride()) * DTypeSize(x.dtype()) % alignment == 0);
+}
+bool IsWide(int n) { return n >= kLeastWide && n <= kMostWide; }
+
 }  // namespace
 
 void RmsNorm(Context& context, const Tensor& x, const Tensor& weight, float eps, const Tensor& y) {
   const int n = static_cast<int>(weight.dim(0)), per_row = static_cast<int>(x.row_elements() / n);
-  const LaunchShape shape = {static_cast<unsigned>(x.dim(0) * per_row), kThreads};
+  const unsigned norms = static_cast<unsigned>(x.dim(0) * per_row);
+  const float* factors = weight.data<float>();
   WithType(x.dtype(), [&](auto element) {
     using T = decltype(element);
-    CAIRN_LAUNCH(RmsNormKernel<T>, context.cuda().stream(), shape, ViewRows<const T>(x),
-                 static_cast<const float*>(weight.data<float>()), eps, ViewRows<T>(y), n, per_row);
+    const cudaStream_t stream = context.cuda().stream();
+    if (per_row == 1 && IsWide(n) && HasPacks(x) && HasPacks(y) && HasPacks(weight)) {
+      CAIRN_LAUNCH((WideRmsNormKernel<T, NoUpdate>), stream, {norms, kWideThreads}, ViewRows<T>(x),
+                   RowView<const NoUpdate>(), factors, eps, ViewRows<T>(y), n);
+    } else {
+      CAIRN_LAUNCH((RmsNormKernel<T, NoUpdate>), stream, {norms, kThreads}, ViewRows<T>(x), RowView<const NoUpdate>(),
+                   factors, eps, ViewRows<T>(y), n, per_row);
+    }
   });
 }
 
 void AddRmsNorm(Context& context, const Tensor& hidden, const Tensor& update, const Tensor& weight, float eps,
                 const Tensor& normed) {
   const int n = static_cast<int>(weight.dim(0));
-  const LaunchShape shape = {static_cast<unsigned>(hidden.dim(0)), kThreads};
+  const unsigned rows = static_cast<unsigned>(hidden.dim(0));
+  const float* factors = weight.data<float>();
   WithUpdate(hidden.dtype(), update.dtype(), [&](auto element, auto term) {
     using T = decltype(element);
     using U = decltype(term);
-    CAIRN_LAUNCH((AddRmsNormKernel<T, U>), context.cuda().stream(), shape, ViewRows<T>(hidden),
-                 ViewRows<const U>(update), static_cast<const float*>(weight.data<float>()), eps, ViewRows<T>(normed),
-                 n);
+    const cudaStream_t stream = context.cuda().stream();
+    if (IsWide(n) && HasPacks(hidden) && HasPacks(update) && HasPacks(weight) && HasPacks(normed)) {
+      CAIRN_LAUNCH((WideRmsNormKernel<T, U>), stream, {rows, kWideThreads}, ViewRows<T>(hidden),
+                   ViewRows<const U>(update), factors, eps, ViewRows<T>(normed), n);
+    } else {
+      CAIRN_LAUNCH((RmsNormKernel<T, U>), stream, {rows, kThreads}, ViewRows<T>(hidden), ViewRows<const U>(update),
+                   factors, eps, ViewRows<T>(normed), n, 1);
+    }
   });
 }
 
@@ -163,10 +234,17 @@ void Rope(Context& context, const Tensor& x, const Tensor& positions, const Tens
 }
 
 void SwiGlu(Context& context, const Tensor& gate_up, const Tensor& y) {
+  const int n = static_cast<int>(y.dim(1));
   WithType(y.dtype(), [&](auto element) {
     using T = decltype(element);
-    CAIRN_LAUNCH(SwiGluKernel<T>, context.cuda().stream(), ByColumns(y), ViewRows<const T>(gate_up), ViewRows<T>(y),
-                 static_cast<int>(y.dim(1)));
+    if (HasPacks(gate_up) && HasPacks(y)) {
+      const LaunchShape shape = {dim3(static_cast<unsigned>(y.dim(0)), Blocks(n / kPack, kThreads)), kThreads};
+      CAIRN_LAUNCH(WideSwiGluKernel<T>, context.cuda().stream(), shape, ViewRows<const T>(gate_up), ViewRows<T>(y),
+                   n / kPack);
+    } else {
+      CAIRN_LAUNCH(SwiGluKernel<T>, context.cuda().stream(), ByColumns(y), ViewRows<const T>(gate_up), ViewRows<T>(y),
+                   n);
+    }
   });
 }
 

@@ -79,7 +79,10 @@ __device__ Threshold<T> FindThreshold(const T* scores, int first, int m, int cou
 // One block a row.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    SelectKernel(RowView<const T> scores, int m, int num_first, int window, int keep, RowView<int32_t> kept) {
+    SelectKernel(RowView<const T> scores, const Selection* layers, int rows_per_layer, int num_first, int window,
+                 RowView<int32_t> kept) {
+  const Selection layer = layers[blockIdx.x / static_cast<unsigned>(rows_per_layer)];
+  const int m = layer.candidates, keep = layer.keep;
   CAIRN_SHARED(int, counts, [2][2][kWarps]);  // by turns: of scores above the threshold and of its equals, by warp
   const T* score = scores.row(blockIdx.x);
   int32_t* out = kept.row(blockIdx.x);
@@ -116,19 +119,25 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-void SelectRows(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
+void SelectRows(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+                const Tensor& kept) {
   CAIRN_LAUNCH(SelectKernel<T>, context.cuda().stream(), {static_cast<unsigned>(kept.dim(0)), kThreads},
-               ViewRows<const T>(scores), static_cast<int>(scores.dim(1)), num_first, window,
-               static_cast<int>(kept.dim(1)), ViewRows<int32_t>(kept));
+               ViewRows<const T>(scores), context.cuda().Upload(layers.data(), layers.size()),
+               static_cast<int>(scores.dim(0)) / static_cast<int>(layers.size()), num_first, window,
+               ViewRows<int32_t>(kept));
 }
 
+// Row blockIdx.x of `fixed`, kThreads columns.
 __global__ void __launch_bounds__(kThreads)
-    FixedPointKernel(RowView<const float> scores, int n, bool accumulate, RowView<int64_t> fixed) {
+    FixedPointKernel(RowView<const float> scores, int terms, int n, bool accumulate, RowView<int64_t> fixed) {
   const int i = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   if (i >= n) return;
-  const int64_t value = ToFixedPoint(scores.row(blockIdx.x)[i]);
   int64_t& to = fixed.row(blockIdx.x)[i];
-  to = accumulate ? to + value : value;
+  int64_t sum = accumulate ? to : 0;
+  for (int term = 0; term < terms; ++term) {
+    sum += ToFixedPoint(scores.row(static_cast<int64_t>(blockIdx.x) * terms + term)[i]);
+  }
+  to = sum;
 }
 
 // One thread a row.
@@ -151,45 +160,62 @@ __device__ __forceinline__ U* UnitAt(const PagedStep& step, const PagedSequence&
   return reinterpret_cast<U*>(step.Block(s, slot) + plane) + step.InPlane(head, slot) * units + unit;
 }
 
-// One block a head; as many slots at a time as there are threads for their units. Sources lie at or behind their
-// targets, so a round disturbs itself alone: all of it is read before any is written.
+// Block (head, layer), `sets` of a layer, or none of its own; as many slots at a time as there are kMoves x threads for
+// their units. Sources lie at or behind their targets, so a round disturbs itself alone: all of it is read before any
+// is written.
+constexpr int kMoves = 4;
+
 template <typename U>
 __global__ void __launch_bounds__(kThreads)
-    CompactKernel(PagedStep step, RowView<const int32_t> kept, int keep, int sets, int units) {
-  const PagedSequence s = step.sequences[0];
-  const int head = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
-  const int32_t* from = kept.row(sets == 1 ? 0 : head);
-  const int slots = max(1, kThreads / units);
+    CompactKernel(PagedStep step, RowView<const int32_t> kept, const int32_t* keeps, int sets, int units) {
+  const int head = static_cast<int>(blockIdx.x), layer = static_cast<int>(blockIdx.y);
+  const PagedSequence s = step.sequences[layer];
+  const int thread = static_cast<int>(threadIdx.x), keep = keeps[layer];
+  const int32_t* from = kept.row(layer * sets + (sets > 1 ? head : 0));
+  const int together = kThreads / units, own = thread / units, unit = thread % units;  // slots of a move, and this one
+  const bool moves = own < together;
+  const int slots = max(1, kMoves * together);
   for (int begin = 0; begin < keep; begin += slots) {
     const int count = min(slots, keep - begin);
-    // Beyond kThreads units only where a round is one slot, which cannot disturb itself.
-    for (int i = thread; i < count * units; i += kThreads) {
-      if (slots > 1) break;
-      for (const int64_t plane : {int64_t{0}, step.v_offset}) {
+    if (from[begin + count - 1] == begin + count - 1) continue;  // all of them stay where they are
+    // A slot of more units than there are threads cannot disturb itself.
+    for (int i = thread; i < units && together == 0; i += kThreads) {
+      for (const int64_t plane : {int64_t{0}, int64_t{step.v_offset}}) {
         *UnitAt<U>(step, s, head, begin, plane, units, i) = *UnitAt<U>(step, s, head, from[begin], plane, units, i);
       }
     }
-    const bool moves = slots > 1 && thread < count * units, moves_marks = thread < count;
-    const int target = begin + thread / units, unit = thread % units;
-    U k = {}, v = {};
-    int32_t position = 0;
-    float score = 0;
-    if (moves) {
-      k = *UnitAt<U>(step, s, head, from[target], 0, units, unit);
-      v = *UnitAt<U>(step, s, head, from[target], step.v_offset, units, unit);
+    U k[kMoves] = {}, v[kMoves] = {};
+#pragma unroll
+    for (int j = 0; j < kMoves; ++j) {
+      const int at = j * together + own;
+      if (!moves || at >= count) continue;
+      const int32_t source = from[begin + at];
+      k[j] = *UnitAt<U>(step, s, head, source, 0, units, unit);
+      v[j] = *UnitAt<U>(step, s, head, source, step.v_offset, units, unit);
     }
-    if (moves_marks) {
-      position = *step.Position(s, head, from[begin + thread]);
-      if (step.score_offset != 0) score = *step.Score(s, head, from[begin + thread]);
+    int32_t positions[kMoves] = {};
+    float scores[kMoves] = {};
+#pragma unroll
+    for (int j = 0; j < kMoves; ++j) {
+      const int i = j * kThreads + thread;
+      if (i >= count) continue;
+      positions[j] = *step.Position(s, head, from[begin + i]);
+      if (step.score_offset != 0) scores[j] = *step.Score(s, head, from[begin + i]);
     }
     __syncthreads();
-    if (moves) {
-      *UnitAt<U>(step, s, head, target, 0, units, unit) = k;
-      *UnitAt<U>(step, s, head, target, step.v_offset, units, unit) = v;
+#pragma unroll
+    for (int j = 0; j < kMoves; ++j) {
+      const int at = j * together + own;
+      if (!moves || at >= count) continue;
+      *UnitAt<U>(step, s, head, begin + at, 0, units, unit) = k[j];
+      *UnitAt<U>(step, s, head, begin + at, step.v_offset, units, unit) = v[j];
     }
-    if (moves_marks) {
-      *step.Position(s, head, begin + thread) = position;
-      if (step.score_offset != 0) *step.Score(s, head, begin + thread) = score;
+#pragma unroll
+    for (int j = 0; j < kMoves; ++j) {
+      const int i = j * kThreads + thread;
+      if (i >= count) continue;
+      *step.Position(s, head, begin + i) = positions[j];
+      if (step.score_offset != 0) *step.Score(s, head, begin + i) = scores[j];
     }
   }
 }
@@ -213,19 +239,20 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+                const Tensor& kept) {
   if (scores.dtype() == DType::kInt64) {
-    SelectRows<int64_t>(context, scores, num_first, window, kept);
+    SelectRows<int64_t>(context, scores, layers, num_first, window, kept);
   } else {
-    SelectRows<float>(context, scores, num_first, window, kept);
+    SelectRows<float>(context, scores, layers, num_first, window, kept);
   }
 }
 
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed) {
   const int n = static_cast<int>(scores.dim(1));
-  const LaunchShape shape = {dim3(static_cast<unsigned>(scores.dim(0)), Blocks(n, kThreads)), kThreads};
-  CAIRN_LAUNCH(FixedPointKernel, context.cuda().stream(), shape, ViewRows<const float>(scores), n, accumulate,
-               ViewRows<int64_t>(fixed));
+  const LaunchShape shape = {dim3(static_cast<unsigned>(fixed.dim(0)), Blocks(n, kThreads)), kThreads};
+  CAIRN_LAUNCH(FixedPointKernel, context.cuda().stream(), shape, ViewRows<const float>(scores),
+               static_cast<int>(scores.dim(0) / fixed.dim(0)), n, accumulate, ViewRows<int64_t>(fixed));
 }
 
 void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints) {
@@ -234,13 +261,15 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
                ViewRows<const int32_t>(kept), rows, static_cast<int>(kept.dim(1)), ViewRows<int64_t>(fingerprints));
 }
 
-void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
-  const PagedStep step = UploadCache(context, kv);
-  const int row_bytes = kv.layout.head_dim * static_cast<int>(DTypeSize(kv.layout.dtype));
+void KvCompact(Context& context, absl::Span<const KvView> kv, const Tensor& kept, absl::Span<const int32_t> keep) {
+  const PagedStep step = UploadCaches(context, kv);
+  const int32_t* keeps = context.cuda().Upload(keep.data(), keep.size());
+  const int row_bytes = kv[0].layout.head_dim * static_cast<int>(DTypeSize(kv[0].layout.dtype));
+  const LaunchShape shape = {dim3(static_cast<unsigned>(step.kv_heads), static_cast<unsigned>(kv.size())), kThreads};
   const auto launch = [&](auto unit) {
     using U = decltype(unit);
-    CAIRN_LAUNCH(CompactKernel<U>, context.cuda().stream(), {static_cast<unsigned>(kv.layout.kv_heads), kThreads}, step,
-                 ViewRows<const int32_t>(kept), static_cast<int>(kept.dim(1)), static_cast<int>(kept.dim(0)),
+    CAIRN_LAUNCH(CompactKernel<U>, context.cuda().stream(), shape, step, ViewRows<const int32_t>(kept), keeps,
+                 kept.dim(0) == 1 ? 0 : static_cast<int>(kept.dim(0)) / static_cast<int>(kv.size()),
                  row_bytes / static_cast<int>(sizeof(U)));
   };
   if (row_bytes % static_cast<int>(sizeof(uint4)) == 0) return launch(uint4());

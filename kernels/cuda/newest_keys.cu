@@ -16,18 +16,24 @@ struct Searcher {
   float factor;
 
   // `known`: what Recall says. Nothing behind the last key searches.
-  __device__ __forceinline__ void Begin(const KeyParams& p, int32_t head, int32_t own_slot, int32_t known) {
+  __device__ __forceinline__ void Begin(const HeadKeys& keys, int32_t own_slot, int32_t known) {
     slot = own_slot;
-    open = own_slot < p.n && known == kUnknown;
-    newest = own_slot < p.n ? max(known, kNone) : INT_MAX;
-    factor = own_slot < p.n ? p.factors[p.At(head, own_slot)] : 0;
+    open = own_slot < keys.n && known == kUnknown;
+    newest = own_slot < keys.n ? max(known, kNone) : INT_MAX;
+    factor = own_slot < keys.n ? keys.p.factors[keys.At(own_slot)] : 0;
   }
   // Could it find something newer than it has below slot `end`?
   __device__ __forceinline__ bool Searches(int32_t end, bool is_old) const {
     return newest < end - 1 && (open || !is_old);
   }
-  __device__ __forceinline__ bool IsLike(const KeyParams& p, int32_t column, float dot, float other) const {
-    return column < p.n && column != slot && Similarity(dot, factor, other) > p.threshold;
+  // False only where no key with products of at most `most` (each with its factor) passes IsLike, whose rounding is
+  // another. A zero factor stands for products that may be NaN, whose similarity is zero.
+  __device__ __forceinline__ bool MayBeLike(const HeadKeys& keys, float most) const {
+    const float similarity = most * factor;
+    return !(similarity + fabsf(similarity) * 1e-6f <= keys.p.threshold) || keys.p.threshold < 0;
+  }
+  __device__ __forceinline__ bool IsLike(const HeadKeys& keys, int32_t column, float dot, float other) const {
+    return column < keys.n && column != slot && Similarity(dot, factor, other) > keys.p.threshold;
   }
 };
 
@@ -67,22 +73,23 @@ struct KeyStages {
   }
 };
 
-// On tensor cores, block (64 keys, head): four warps of 16 rows against 64 columns at a time, the next ones on their
+// On tensor cores, block (64 keys, row): four warps of 16 rows against 64 columns at a time, the next ones on their
 // way meanwhile.
 template <int D, typename T, typename C>
 __global__ void __launch_bounds__(kTileThreads) NewestTilesKernel(KeyParams p) {
   CAIRN_DYNAMIC_SHARED(T, rows);  // the block's own keys, then others
   CAIRN_SHARED(int32_t, known, [kTileSlots]);
   const KeyStages<D, T, C> stages(rows);
-  const PagedSequence s = p.step.sequences[0];
-  const int32_t head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.x) * kTileSlots;
+  const HeadKeys keys(p, static_cast<int32_t>(blockIdx.y));
+  const int32_t n = keys.n, first = static_cast<int32_t>(blockIdx.x) * kTileSlots;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
-  const float* factors = p.factors + p.At(head, 0);
+  const float* factors = p.factors + keys.At(0);
+  if (first >= n) return;
 
-  int32_t begin = p.stride - kTileSlots;
-  FetchKeys<D>(p.step, s, head, first, p.n, stages.cached_own);
-  FetchKeys<D>(p.step, s, head, begin, p.n, stages.cached(0));
-  if (thread < kTileSlots && first + thread < p.n) known[thread] = p.Recall(s, head, first + thread);
+  int32_t begin = (n - 1) / kTileSlots * kTileSlots;
+  FetchKeys<D>(p.step, keys.s, keys.head, first, n, stages.cached_own);
+  FetchKeys<D>(p.step, keys.s, keys.head, begin, n, stages.cached(0));
+  if (thread < kTileSlots && first + thread < n) known[thread] = keys.Recall(first + thread);
   CopyAsyncWait<1>();
   __syncthreads();
   stages.WidenOwn();
@@ -92,27 +99,35 @@ __global__ void __launch_bounds__(kTileThreads) NewestTilesKernel(KeyParams p) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int index = warp * 16 + lane / 4 + 8 * r;
-    row[r].Begin(p, head, first + index, known[index]);
+    row[r].Begin(keys, first + index, known[index]);
   }
 
   for (int stage = 0; begin >= 0; begin -= kTileSlots, stage ^= 1) {
-    const int32_t end = min(begin + kTileSlots, p.n);
-    const bool is_old = p.IsOld(s, head, end - 1);
+    const int32_t end = min(begin + kTileSlots, n);
+    const bool is_old = keys.IsOld(end - 1);
     CopyAsyncWait<0>();
     // The columns have arrived, and those before have been read.
     if (__syncthreads_or(row[0].Searches(end, is_old) || row[1].Searches(end, is_old)) == 0) break;
-    if (begin > 0) FetchKeys<D>(p.step, s, head, begin - kTileSlots, p.n, stages.cached(stage ^ 1));
+    if (begin > 0) FetchKeys<D>(p.step, keys.s, keys.head, begin - kTileSlots, n, stages.cached(stage ^ 1));
     const T* k = stages.Keys(stage);
 #pragma unroll
     for (int n = 0; n < kTileSlots / 16; ++n) {
       float dots[2][4];
       Scores<D>(own, k + n * 16 * kTileStride<D>, dots);
+      const int32_t column = begin + n * 16 + lane % 4 * 2;
+      float others[4];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int32_t column = begin + n * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2;
-        Searcher& own_row = row[i % 4 / 2];
-        if (own_row.IsLike(p, column, dots[i / 4][i % 4], factors[column])) {
-          own_row.newest = max(own_row.newest, column);
+      for (int i = 0; i < 4; ++i) others[i] = factors[column + i / 2 * 8 + i % 2];
+        // Most are like none of them, which the largest tells.
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float most = fmaxf(fmaxf(dots[0][2 * r] * others[0], dots[0][2 * r + 1] * others[1]),
+                                 fmaxf(dots[1][2 * r] * others[2], dots[1][2 * r + 1] * others[3]));
+        if (!row[r].MayBeLike(keys, most)) continue;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int32_t at = column + i / 2 * 8 + i % 2;
+          if (row[r].IsLike(keys, at, dots[i / 2][2 * r + i % 2], others[i])) row[r].newest = max(row[r].newest, at);
         }
       }
     }
@@ -124,7 +139,7 @@ __global__ void __launch_bounds__(kTileThreads) NewestTilesKernel(KeyParams p) {
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if (lane % 4 == 0 && row[r].slot < p.n) p.newest[p.At(head, row[r].slot)] = row[r].newest;
+    if (lane % 4 == 0 && row[r].slot < n) p.newest[keys.At(row[r].slot)] = row[r].newest;
   }
 }
 
@@ -132,28 +147,28 @@ constexpr int kPlainThreads = 128;
 constexpr int kRowsPerWarp = 4;
 constexpr int kPlainRows = kRowsPerWarp * kPlainThreads / kWarpSize;
 
-// Any type and size, block (16 keys, head): four rows a warp, one column a lane.
+// Any type and size, block (16 keys, row): four rows a warp, one column a lane.
 __global__ void __launch_bounds__(kPlainThreads) NewestRowsKernel(KeyParams p) {
   CAIRN_DYNAMIC_SHARED(float, rows);  // [16][d], then columns [32][d + 1]
-  const PagedSequence s = p.step.sequences[0];
-  const int32_t head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.x) * kPlainRows;
-  const int32_t d = p.step.head_dim;
+  const HeadKeys keys(p, static_cast<int32_t>(blockIdx.y));
+  const int32_t n = keys.n, d = p.step.head_dim, first = static_cast<int32_t>(blockIdx.x) * kPlainRows;
+  if (first >= n) return;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
   float* const columns = rows + kPlainRows * d;
   const auto read = [&](int32_t slot, int i) {  // behind the last key: any
-    slot = min(slot, p.n - 1);
-    return ReadAs(p.step.dtype, p.step.Block(s, slot), p.step.InPlane(head, slot) * d + i);
+    slot = min(slot, n - 1);
+    return ReadAs(p.step.dtype, p.step.Block(keys.s, slot), p.step.InPlane(keys.head, slot) * d + i);
   };
   for (int i = thread; i < kPlainRows * d; i += kPlainThreads) rows[i] = read(first + i / d, i % d);
   const int32_t own = first + warp * kRowsPerWarp;
-  const int32_t known = lane < kRowsPerWarp && own + lane < p.n ? p.Recall(s, head, own + lane) : kNone;
+  const int32_t known = lane < kRowsPerWarp && own + lane < n ? keys.Recall(own + lane) : kNone;
   Searcher row[kRowsPerWarp];  // the same in all lanes
 #pragma unroll
-  for (int j = 0; j < kRowsPerWarp; ++j) row[j].Begin(p, head, own + j, __shfl_sync(kAllLanes, known, j));
+  for (int j = 0; j < kRowsPerWarp; ++j) row[j].Begin(keys, own + j, __shfl_sync(kAllLanes, known, j));
 
-  for (int32_t begin = (p.n - 1) / kWarpSize * kWarpSize; begin >= 0; begin -= kWarpSize) {
-    const int32_t end = min(begin + kWarpSize, p.n), column = begin + lane;
-    const bool is_old = p.IsOld(s, head, end - 1);
+  for (int32_t begin = (n - 1) / kWarpSize * kWarpSize; begin >= 0; begin -= kWarpSize) {
+    const int32_t end = min(begin + kWarpSize, n), column = begin + lane;
+    const bool is_old = keys.IsOld(end - 1);
     bool searches = false;
 #pragma unroll
     for (int j = 0; j < kRowsPerWarp; ++j) searches |= row[j].Searches(end, is_old);
@@ -167,42 +182,41 @@ __global__ void __launch_bounds__(kPlainThreads) NewestRowsKernel(KeyParams p) {
 #pragma unroll
       for (int j = 0; j < kRowsPerWarp; ++j) dots[j] += rows[(warp * kRowsPerWarp + j) * d + i] * k;
     }
-    const float factor = p.factors[p.At(head, min(column, p.n - 1))];
+    const float factor = p.factors[keys.At(min(column, n - 1))];
 #pragma unroll
     for (int j = 0; j < kRowsPerWarp; ++j) {
-      const unsigned like = __ballot_sync(kAllLanes, row[j].IsLike(p, column, dots[j], factor));
+      const unsigned like = __ballot_sync(kAllLanes, row[j].IsLike(keys, column, dots[j], factor));
       if (like != 0) row[j].newest = max(row[j].newest, begin + kWarpSize - 1 - __clz(static_cast<int>(like)));
     }
   }
 #pragma unroll
   for (int j = 0; j < kRowsPerWarp; ++j) {
-    if (lane == 0 && row[j].slot < p.n) p.newest[p.At(head, row[j].slot)] = row[j].newest;
+    if (lane == 0 && row[j].slot < n) p.newest[keys.At(row[j].slot)] = row[j].newest;
   }
 }
 
 template <int D, typename T, typename C = T>
-void LaunchTiles(const KeyParams& p, cudaStream_t stream) {
-  const LaunchShape shape = {dim3(static_cast<unsigned>(p.stride / kTileSlots), static_cast<unsigned>(p.step.kv_heads)),
-                             kTileThreads, KeyStages<D, T, C>::kBytes};
+void LaunchTiles(const KeyParams& p, unsigned rows, cudaStream_t stream) {
+  const LaunchShape shape = {dim3(Blocks(p.stride, kTileSlots), rows), kTileThreads, KeyStages<D, T, C>::kBytes};
   CAIRN_LAUNCH((NewestTilesKernel<D, T, C>), stream, shape, p);
 }
 
 }  // namespace
 
-void LaunchFindNewest(const KeyParams& p, cudaStream_t stream) {
+void LaunchFindNewest(const KeyParams& p, unsigned rows, cudaStream_t stream) {
   const bool is_64 = p.step.head_dim == 64;
   if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kBFloat16) {
-    return is_64 ? LaunchTiles<64, __nv_bfloat16>(p, stream) : LaunchTiles<128, __nv_bfloat16>(p, stream);
+    return is_64 ? LaunchTiles<64, __nv_bfloat16>(p, rows, stream) : LaunchTiles<128, __nv_bfloat16>(p, rows, stream);
   }
   if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kFloat16) {
-    return is_64 ? LaunchTiles<64, __half>(p, stream) : LaunchTiles<128, __half>(p, stream);
+    return is_64 ? LaunchTiles<64, __half>(p, rows, stream) : LaunchTiles<128, __half>(p, rows, stream);
   }
   if (HasTiles(p.step.head_dim) && p.step.dtype == DType::kFloat8E4M3) {
-    return is_64 ? LaunchTiles<64, __half, __nv_fp8_e4m3>(p, stream)
-                 : LaunchTiles<128, __half, __nv_fp8_e4m3>(p, stream);
+    return is_64 ? LaunchTiles<64, __half, __nv_fp8_e4m3>(p, rows, stream)
+                 : LaunchTiles<128, __half, __nv_fp8_e4m3>(p, rows, stream);
   }
   const size_t d = static_cast<size_t>(p.step.head_dim);
-  const LaunchShape shape = {dim3(Blocks(p.n, kPlainRows), static_cast<unsigned>(p.step.kv_heads)), kPlainThreads,
+  const LaunchShape shape = {dim3(Blocks(p.stride, kPlainRows), rows), kPlainThreads,
                              (kPlainRows * d + kWarpSize * (d + 1)) * sizeof(float)};
   CAIRN_LAUNCH(NewestRowsKernel, stream, shape, p);
 }

@@ -9,17 +9,24 @@
 namespace cairn::cuda {
 namespace {
 
+// Of four million slots a block's index is exact.
+constexpr int kMaxBlockSize = 1024;
+
 PagedStep StepOf(const PagedSequence* sequences, const int32_t* tables, const KvBlockLayout& layout) {
+  CAIRN_CHECK(layout.block_size > 0 && layout.block_size <= kMaxBlockSize, "a block of ", layout.block_size,
+              " slots on a GPU, at most ", kMaxBlockSize);
+  CAIRN_CHECK(layout.block_bytes() < size_t{1} << 31, "blocks of ", layout.block_bytes(), " bytes on a GPU");
   return {.sequences = sequences,
           .tables = tables,
           .kv_heads = layout.kv_heads,
           .head_dim = layout.head_dim,
           .block_size = layout.block_size,
+          .block_factor = static_cast<uint32_t>(0xffffffffu / static_cast<uint32_t>(layout.block_size)) + 1,
           .dtype = layout.dtype,
-          .block_bytes = static_cast<int64_t>(layout.block_bytes()),
-          .v_offset = static_cast<int64_t>(layout.v_offset()),
-          .position_offset = static_cast<int64_t>(layout.position_offset()),
-          .score_offset = layout.has_score ? static_cast<int64_t>(layout.score_offset()) : 0};
+          .block_bytes = static_cast<uint32_t>(layout.block_bytes()),
+          .v_offset = static_cast<uint32_t>(layout.v_offset()),
+          .position_offset = static_cast<uint32_t>(layout.position_offset()),
+          .score_offset = layout.has_score ? static_cast<uint32_t>(layout.score_offset()) : 0};
 }
 
 }  // namespace
@@ -54,9 +61,11 @@ PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences)
                 device_tables != nullptr ? device_tables : device + header, layout);
 }
 
-PagedStep UploadCache(Context& context, const KvView& kv) {
-  const SequenceRows rows = {0, 0, kv};
-  return UploadStep(context, absl::MakeConstSpan(&rows, 1));
+PagedStep UploadCaches(Context& context, absl::Span<const KvView> kv) {
+  std::vector<SequenceRows> rows;
+  rows.reserve(kv.size());
+  for (const KvView& view : kv) rows.push_back({0, 0, view});
+  return UploadStep(context, rows);
 }
 
 WorkList UploadWork(Context& context, absl::Span<const SequenceRows> sequences, int32_t rows_per_item,

@@ -29,16 +29,23 @@ struct PagedStep {
   const PagedSequence* sequences;
   const int32_t* tables;
   int32_t kv_heads, head_dim, block_size;
+  uint32_t block_factor;  // 2^32 / block_size, rounded up: a division is half of a kernel's instructions
   DType dtype;
-  int64_t block_bytes, v_offset, position_offset;
-  int64_t score_offset;  // 0: no plane of scores
+  uint32_t block_bytes, v_offset, position_offset;
+  uint32_t score_offset;  // 0: no plane of scores
 
+  // slot / block_size, exact for slots below 2^32 / block_size.
+  __device__ __forceinline__ int32_t BlockIndex(int32_t slot) const {
+    const uint64_t scaled = static_cast<uint64_t>(static_cast<uint32_t>(slot)) * block_factor;
+    return block_size == 1 ? slot : static_cast<int32_t>(scaled >> 32);
+  }
   __device__ __forceinline__ uint8_t* Block(const PagedSequence& s, int32_t slot) const {
-    return s.pool + static_cast<int64_t>(tables[s.table_begin + slot / block_size]) * block_bytes;
+    return s.pool +
+           static_cast<uint64_t>(static_cast<uint32_t>(tables[s.table_begin + BlockIndex(slot)])) * block_bytes;
   }
   // Of (head, slot) inside the planes of its block: the first element of K or V, and the position.
-  __device__ __forceinline__ int64_t InPlane(int32_t head, int32_t slot) const {
-    return static_cast<int64_t>(head) * block_size + slot % block_size;
+  __device__ __forceinline__ int32_t InPlane(int32_t head, int32_t slot) const {
+    return head * block_size + (slot - BlockIndex(slot) * block_size);
   }
   __device__ __forceinline__ int32_t* Position(const PagedSequence& s, int32_t head, int32_t slot) const {
     return reinterpret_cast<int32_t*>(Block(s, slot) + position_offset) + InPlane(head, slot);
@@ -54,8 +61,8 @@ struct PagedStep {
 
 // Sends sequences and block tables to the device, unless the step's tables are there (StepTables). All of one layout.
 PagedStep UploadStep(Context& context, absl::Span<const SequenceRows> sequences);
-// One sequence without rows of a step: what compression reads and moves.
-PagedStep UploadCache(Context& context, const KvView& kv);
+// Layers without rows of a step, as its sequences: what compression reads and moves. All of one layout.
+PagedStep UploadCaches(Context& context, absl::Span<const KvView> kv);
 
 // Items of at most `rows_per_item` rows over the sequences that `takes` says; null and 0 where there are none.
 struct WorkList {

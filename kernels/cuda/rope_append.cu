@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One block a row: its rotations once, then every pair of every head.
+// Block (row, KV head): the rotations, then every pair of the head and of its query heads.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     RopeAppendKernel(RowView<T> q, RowView<const T> k, RowView<const T> v, const int32_t* positions,
@@ -21,14 +21,15 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t slot = PagedStep::SlotOf(s, item.row), position = positions[item.row];
   if (slot < 0) return;  // a row that pads a recorded step
   const int d = step.head_dim, half = d / 2, thread = static_cast<int>(threadIdx.x);
+  const int head = static_cast<int>(blockIdx.y), group = q_heads / step.kv_heads;
   for (int i = thread; i < half; i += kThreads) rotations[i] = RotationOf(position, inv_freq[i], attention_scale);
   __syncthreads();
 
   // Of the rows of a step the last `window` alone, which have ring rows of their own.
   const bool records = window > 0 && item.row >= s.row_begin + s.num_rows - window;
   float* ring = records ? rings[item.sequence] + static_cast<int64_t>(position % window) * q_heads * d : nullptr;
-  for (int i = thread; i < q_heads * half; i += kThreads) {
-    const int at = i / half * d + i % half;
+  for (int i = thread; i < group * half; i += kThreads) {
+    const int at = (head * group + i / half) * d + i % half;
     T* low = q.row(item.row) + at;
     const RotatedPair<T> pair = Rotate(low[0], low[half], rotations[i % half]);
     low[0] = pair.low;
@@ -39,18 +40,17 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   uint8_t* block = step.Block(s, slot);
-  for (int i = thread; i < step.kv_heads * half; i += kThreads) {
-    const int head = i / half, column = i % half;
-    const T* low = k.row(item.row) + head * d + column;
-    const RotatedPair<T> pair = Rotate(low[0], low[half], rotations[column]);
-    const int64_t at = step.InPlane(head, slot) * d + column;
-    WriteAs(step.dtype, block, at, ToFloat(pair.low));
-    WriteAs(step.dtype, block, at + half, ToFloat(pair.high));
+  const int64_t in_plane = step.InPlane(head, slot) * d;
+  for (int i = thread; i < half; i += kThreads) {
+    const T* low = k.row(item.row) + head * d + i;
+    const RotatedPair<T> pair = Rotate(low[0], low[half], rotations[i]);
+    WriteAs(step.dtype, block, in_plane + i, ToFloat(pair.low));
+    WriteAs(step.dtype, block, in_plane + i + half, ToFloat(pair.high));
   }
-  for (int i = thread; i < step.kv_heads * d; i += kThreads) {
-    WriteAs(step.dtype, block + step.v_offset, step.InPlane(i / d, slot) * d + i % d, ToFloat(v.row(item.row)[i]));
+  for (int i = thread; i < d; i += kThreads) {
+    WriteAs(step.dtype, block + step.v_offset, in_plane + i, ToFloat(v.row(item.row)[head * d + i]));
   }
-  for (int head = thread; head < step.kv_heads; head += kThreads) {
+  if (thread == 0) {
     *step.Position(s, head, slot) = position;
     if (step.score_offset != 0) *step.Score(s, head, slot) = 0;
   }
@@ -69,7 +69,8 @@ void RopeAppend(Context& context, const Tensor& q, const Tensor& k, const Tensor
     const StepTables* there = context.cuda().step_tables();
     uploaded = there != nullptr ? there->rings : context.cuda().Upload(rings.rings.data(), rings.rings.size());
   }
-  const LaunchShape shape = {work.count, kThreads, static_cast<size_t>(inv_freq.dim(0)) * sizeof(Rotation)};
+  const LaunchShape shape = {dim3(work.count, static_cast<unsigned>(step.kv_heads)), kThreads,
+                             static_cast<size_t>(inv_freq.dim(0)) * sizeof(Rotation)};
   WithType(q.dtype(), [&](auto element) {
     using T = decltype(element);
     CAIRN_LAUNCH(RopeAppendKernel<T>, context.cuda().stream(), shape, ViewRows<T>(q), ViewRows<const T>(k),

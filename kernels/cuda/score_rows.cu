@@ -21,21 +21,32 @@ LaunchShape ByColumns(int64_t rows, int64_t columns) {
   return {dim3(static_cast<unsigned>(rows), Blocks(columns, kThreads)), kThreads};
 }
 
-__global__ void __launch_bounds__(kThreads) RecencyKernel(int32_t num_slots, int n, RowView<float> out) {
+// Of layers: row blockIdx.x is head `head` of layer `layer`.
+struct LayerRow {
+  int layer, head;
+  __device__ __forceinline__ explicit LayerRow(const PagedStep& step)
+      : layer(static_cast<int>(blockIdx.x) / step.kv_heads), head(static_cast<int>(blockIdx.x) % step.kv_heads) {}
+};
+
+__global__ void __launch_bounds__(kThreads) RecencyKernel(PagedStep step, int n, RowView<float> out) {
   const int i = Column();
+  const int32_t num_slots = step.sequences[LayerRow(step).layer].num_slots;
   if (i < n) out.row(blockIdx.x)[i] = static_cast<float>(i) / static_cast<float>(num_slots);
 }
 
 __global__ void __launch_bounds__(kThreads)
-    RandomKernel(PagedStep step, int32_t layer, int32_t first_head, int columns, RowView<float> out) {
-  const int i = Column(), head = static_cast<int>(blockIdx.x);
-  if (i >= columns) return;
-  out.row(head)[i] = UniformOfToken(layer, first_head + head, *step.Position(step.sequences[0], head, i));
+    RandomKernel(PagedStep step, int window, const int32_t* layers, int32_t first_head, RowView<float> out) {
+  const int i = Column();
+  const LayerRow row(step);
+  const PagedSequence s = step.sequences[row.layer];
+  if (i >= s.num_slots - window) return;
+  out.row(blockIdx.x)[i] = UniformOfToken(layers[row.layer], first_head + row.head, *step.Position(s, row.head, i));
 }
 
 __global__ void __launch_bounds__(kThreads)
-    PoolKernel(RowView<const float> x, int n, Pooling pooling, int kernel_size, RowView<float> out) {
-  const int i = Column();
+    PoolKernel(RowView<const float> x, const int32_t* columns, int rows_per_layer, Pooling pooling, int kernel_size,
+               RowView<float> out) {
+  const int i = Column(), n = columns[blockIdx.x / static_cast<unsigned>(rows_per_layer)];
   if (i >= n) return;
   const float* from = x.row(blockIdx.x);
   const int begin = max(0, i - kernel_size / 2), end = min(n, i + kernel_size / 2 + 1);
@@ -48,8 +59,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block a row.
-__global__ void __launch_bounds__(kThreads) DivideKernel(RowView<float> x, int n) {
+__global__ void __launch_bounds__(kThreads) DivideKernel(RowView<float> x, const int32_t* columns, int rows_per_layer) {
   float* row = x.row(blockIdx.x);
+  const int n = columns[blockIdx.x / static_cast<unsigned>(rows_per_layer)];
   float most = 0;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) most = fmaxf(most, row[i]);
   most = BlockMax<kThreads>(most);
@@ -65,25 +77,30 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    AddToRunningKernel(PagedStep step, int n, float factor, RowView<const float> added, int columns,
-                       RowView<float> scores) {
-  const int i = Column(), head = static_cast<int>(blockIdx.x);
-  if (i >= n) return;
-  float& running = *step.Score(step.sequences[0], head, i);
-  const float sum = running + factor * added.row(head)[i];
+    AddToRunningKernel(PagedStep step, int window, float factor, RowView<const float> added, RowView<float> scores) {
+  const int i = Column();
+  const LayerRow row(step);
+  const PagedSequence s = step.sequences[row.layer];
+  if (i >= s.num_slots) return;
+  float& running = *step.Score(s, row.head, i);
+  const float sum = running + factor * added.row(blockIdx.x)[i];
   running = sum;
-  if (i < columns) scores.row(head)[i] = sum;
+  if (i < s.num_slots - window) scores.row(blockIdx.x)[i] = sum;
 }
 
 __global__ void __launch_bounds__(kThreads)
-    DecayRunningKernel(PagedStep step, float decay, RowView<const float> current, int columns, RowView<float> scores) {
-  const int i = Column(), head = static_cast<int>(blockIdx.x);
-  if (i >= columns) return;
-  float& running = *step.Score(step.sequences[0], head, i);
-  const float decayed = decay * running, score = current.row(head)[i];
+    DecayRunningKernel(PagedStep step, int window, float decay, RowView<const float> current, RowView<float> scores) {
+  const int i = Column();
+  const LayerRow row(step);
+  const PagedSequence s = step.sequences[row.layer];
+  if (i >= s.num_slots - window) return;
+  float& running = *step.Score(s, row.head, i);
+  const float decayed = decay * running, score = current.row(blockIdx.x)[i];
   running = decayed < score ? score : decayed;
-  scores.row(head)[i] = running;
+  scores.row(blockIdx.x)[i] = running;
 }
+
+int RowsPerLayer(const Tensor& x, size_t layers) { return static_cast<int>(x.dim(0)) / static_cast<int>(layers); }
 
 }  // namespace
 
@@ -91,24 +108,27 @@ void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t s
   context.SharedScratch(std::max(WindowScratchBytes(layout, slots, vectors), KeyScratchBytes(layout, slots)));
 }
 
-void SlotRecency(Context& context, int32_t num_slots, const Tensor& out) {
-  CAIRN_LAUNCH(RecencyKernel, context.cuda().stream(), ByColumns(out.dim(0), out.dim(1)), num_slots,
+void SlotRecency(Context& context, absl::Span<const KvView> kv, const Tensor& out) {
+  CAIRN_LAUNCH(RecencyKernel, context.cuda().stream(), ByColumns(out.dim(0), out.dim(1)), UploadCaches(context, kv),
                static_cast<int>(out.dim(1)), ViewRows<float>(out));
 }
 
-void RandomScores(Context& context, const KvView& kv, int32_t layer, int32_t first_kv_head, const Tensor& out) {
-  CAIRN_LAUNCH(RandomKernel, context.cuda().stream(), ByColumns(kv.layout.kv_heads, out.dim(1)),
-               UploadCache(context, kv), layer, first_kv_head, static_cast<int>(out.dim(1)), ViewRows<float>(out));
+void RandomScores(Context& context, absl::Span<const KvView> kv, int window, absl::Span<const int32_t> layers,
+                  int32_t first_kv_head, const Tensor& out) {
+  CAIRN_LAUNCH(RandomKernel, context.cuda().stream(), ByColumns(out.dim(0), out.dim(1)), UploadCaches(context, kv),
+               window, context.cuda().Upload(layers.data(), layers.size()), first_kv_head, ViewRows<float>(out));
 }
 
-void PoolSlots(Context& context, const Tensor& x, Pooling pooling, int kernel_size, const Tensor& out) {
+void PoolSlots(Context& context, const Tensor& x, absl::Span<const int32_t> columns, Pooling pooling, int kernel_size,
+               const Tensor& out) {
   CAIRN_LAUNCH(PoolKernel, context.cuda().stream(), ByColumns(x.dim(0), x.dim(1)), ViewRows<const float>(x),
-               static_cast<int>(x.dim(1)), pooling, kernel_size, ViewRows<float>(out));
+               context.cuda().Upload(columns.data(), columns.size()), RowsPerLayer(x, columns.size()), pooling,
+               kernel_size, ViewRows<float>(out));
 }
 
-void DivideByRowMax(Context& context, const Tensor& x) {
+void DivideByRowMax(Context& context, const Tensor& x, absl::Span<const int32_t> columns) {
   CAIRN_LAUNCH(DivideKernel, context.cuda().stream(), {static_cast<unsigned>(x.dim(0)), kThreads}, ViewRows<float>(x),
-               static_cast<int>(x.dim(1)));
+               context.cuda().Upload(columns.data(), columns.size()), RowsPerLayer(x, columns.size()));
 }
 
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out) {
@@ -116,16 +136,16 @@ void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor
                ViewRows<const float>(y), static_cast<int>(x.dim(1)), ViewRows<float>(out));
 }
 
-void AddToRunningScores(Context& context, const KvView& kv, float factor, const Tensor& added, const Tensor& scores) {
-  CAIRN_LAUNCH(AddToRunningKernel, context.cuda().stream(), ByColumns(kv.layout.kv_heads, kv.num_slots),
-               UploadCache(context, kv), static_cast<int>(kv.num_slots), factor, ViewRows<const float>(added),
-               static_cast<int>(scores.dim(1)), ViewRows<float>(scores));
+void AddToRunningScores(Context& context, absl::Span<const KvView> kv, int window, float factor, const Tensor& added,
+                        const Tensor& scores) {
+  CAIRN_LAUNCH(AddToRunningKernel, context.cuda().stream(), ByColumns(added.dim(0), added.dim(1)),
+               UploadCaches(context, kv), window, factor, ViewRows<const float>(added), ViewRows<float>(scores));
 }
 
-void DecayRunningScores(Context& context, const KvView& kv, float decay, const Tensor& current, const Tensor& scores) {
-  CAIRN_LAUNCH(DecayRunningKernel, context.cuda().stream(), ByColumns(kv.layout.kv_heads, scores.dim(1)),
-               UploadCache(context, kv), decay, ViewRows<const float>(current), static_cast<int>(scores.dim(1)),
-               ViewRows<float>(scores));
+void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int window, float decay, const Tensor& current,
+                        const Tensor& scores) {
+  CAIRN_LAUNCH(DecayRunningKernel, context.cuda().stream(), ByColumns(scores.dim(0), scores.dim(1)),
+               UploadCaches(context, kv), window, decay, ViewRows<const float>(current), ViewRows<float>(scores));
 }
 
 }  // namespace cairn::cuda

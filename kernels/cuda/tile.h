@@ -58,37 +58,37 @@ inline constexpr int kCachedStride = kIsCode<C> ? D : kTileStride<D>;
 template <int D, typename C>
 inline constexpr int kCachedElements = kTileSlots* kCachedStride<D, C>;
 
-// Starts the copy of slots [begin, begin + 64) of one head, zeros from `end` on, as one group.
-template <int D, typename C>
-__device__ __forceinline__ void FetchTile(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
-                                          int32_t end, C* k, C* v) {
-  constexpr int kPiece = 16 / static_cast<int>(sizeof(C)), kPieces = D / kPiece;  // of 16 bytes
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < kTileSlots * kPieces; i += kTileThreads) {
-    const int32_t row = i / kPieces, column = i % kPieces * kPiece, slot = begin + row;
-    const bool valid = slot < end;
-    const uint8_t* block = valid ? step.Block(s, slot) : s.pool;
-    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(C)) : 0;
-    CopyAsync16(k + row * kCachedStride<D, C> + column, block + at, valid);
-    CopyAsync16(v + row * kCachedStride<D, C> + column, block + step.v_offset + at, valid);
+// Starts the copy of slots [begin, begin + 64) of one head, zeros from `end` (> begin) on, as one group: keys to k,
+// with kValues values to v. Few instructions for each piece of 16 bytes: they are half of some kernels.
+template <int D, bool kValues, typename C>
+__device__ __forceinline__ void FetchSlots(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
+                                           int32_t end, C* k, C* v) {
+  constexpr int kPiece = 16 / static_cast<int>(sizeof(C)), kPieces = D / kPiece, kRows = kTileThreads / kPieces;
+  const int row = static_cast<int>(threadIdx.x) / kPieces;
+  const int column = static_cast<int>(threadIdx.x) % kPieces * kPiece;
+  const uint32_t in_block = static_cast<uint32_t>(head * step.block_size * D + column) * sizeof(C);
+  const int to = row * kCachedStride<D, C> + column;
+#pragma unroll
+  for (int j = 0; j < kTileSlots / kRows; ++j) {
+    const int32_t slot = begin + row + j * kRows, from = min(slot, end - 1);
+    const int32_t block = step.BlockIndex(from);
+    const uint8_t* source =
+        s.pool + static_cast<uint64_t>(static_cast<uint32_t>(step.tables[s.table_begin + block])) * step.block_bytes +
+        (in_block + static_cast<uint32_t>(from - block * step.block_size) * (D * sizeof(C)));
+    CopyAsync16(k + to + j * kRows * kCachedStride<D, C>, source, slot < end);
+    if constexpr (kValues) CopyAsync16(v + to + j * kRows * kCachedStride<D, C>, source + step.v_offset, slot < end);
   }
   CopyAsyncCommit();
 }
-
-// The same for keys alone.
+template <int D, typename C>
+__device__ __forceinline__ void FetchTile(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
+                                          int32_t end, C* k, C* v) {
+  FetchSlots<D, true>(step, s, head, begin, end, k, v);
+}
 template <int D, typename C>
 __device__ __forceinline__ void FetchKeys(const PagedStep& step, const PagedSequence& s, int32_t head, int32_t begin,
                                           int32_t end, C* k) {
-  constexpr int kPiece = 16 / static_cast<int>(sizeof(C)), kPieces = D / kPiece;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < kTileSlots * kPieces; i += kTileThreads) {
-    const int32_t row = i / kPieces, column = i % kPieces * kPiece, slot = begin + row;
-    const bool valid = slot < end;
-    const uint8_t* block = valid ? step.Block(s, slot) : s.pool;
-    const int64_t at = valid ? (step.InPlane(head, slot) * D + column) * static_cast<int64_t>(sizeof(C)) : 0;
-    CopyAsync16(k + row * kCachedStride<D, C> + column, block + at, valid);
-  }
-  CopyAsyncCommit();
+  FetchSlots<D, false>(step, s, head, begin, end, k, static_cast<C*>(nullptr));
 }
 
 // A tile of codes that has arrived to rows of T, sixteen numbers a thread at a time.

@@ -30,6 +30,14 @@ namespace cairn {
   } while (false)
 #endif
 
+// CAIRN_RETURN_ON_GPU(context, Op, args...): of an op that on CPU is a loop over the backend's, which follows.
+#if CAIRN_CUDA
+#define CAIRN_RETURN_ON_GPU(context, Op, ...) \
+  if (!(context).device().is_cpu()) return cuda::Op(context, __VA_ARGS__)
+#else
+#define CAIRN_RETURN_ON_GPU(context, Op, ...) CAIRN_CHECK((context).device().is_cpu(), "no CUDA version is built: " #Op)
+#endif
+
 // An operand of `op`: where it must live and what it must hold.
 inline void CheckOperand(const char* op, const char* name, const Context& context, const Tensor& tensor, DType dtype,
                          int rank) {

@@ -1,26 +1,43 @@
 #include "kernels/ops/kv_select.h"
 
+#include <algorithm>
+
 #include "kernels/cpu/kv_ops.h"
 #include "kernels/ops/dispatch.h"
 
 namespace cairn {
 
-void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+                const Tensor& kept) {
   CAIRN_CHECK(scores.dtype() == DType::kFloat32 || scores.dtype() == DType::kInt64, "SelectTopK: scores hold ",
               DTypeName(scores.dtype()), ", expected float32 or int64");
   CheckOperand("SelectTopK", "scores", context, scores, scores.dtype(), 2);
   CheckOperand("SelectTopK", "kept", context, kept, DType::kInt32, 2);
   CheckDim("SelectTopK", "kept", kept, 0, scores.dim(0));
-  CAIRN_CHECK(window >= 0 && num_first >= 0 && window <= kept.dim(1) && kept.dim(1) <= scores.dim(1) + window,
-              "SelectTopK: ", kept.dim(1), " of ", scores.dim(1), " candidates and a window of ", window);
+  CAIRN_CHECK(!layers.empty() && scores.dim(0) % static_cast<int64_t>(layers.size()) == 0,
+              "SelectTopK: ", scores.dim(0), " rows of ", layers.size(), " layers");
+  for (const Selection& layer : layers) {
+    CAIRN_CHECK(layer.candidates >= 0 && layer.candidates <= scores.dim(1) && layer.keep <= kept.dim(1),
+                "SelectTopK: ", layer.keep, " of ", layer.candidates, " in ", kept.dim(1), " of ", scores.dim(1));
+    CAIRN_CHECK(window >= 0 && num_first >= 0 && window <= layer.keep && layer.keep <= layer.candidates + window,
+                "SelectTopK: ", layer.keep, " of ", layer.candidates, " candidates and a window of ", window);
+  }
   if (kept.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, SelectTopK, scores, num_first, window, kept);
+  CAIRN_RETURN_ON_GPU(context, SelectTopK, scores, layers, num_first, window, kept);
+  const int64_t rows = scores.dim(0) / static_cast<int64_t>(layers.size());
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const int64_t begin = static_cast<int64_t>(l) * rows;
+    cpu::SelectTopK(context, scores.Rows(begin, begin + rows).Columns(0, layers[l].candidates), num_first, window,
+                    kept.Rows(begin, begin + rows).Columns(0, layers[l].keep));
+  }
 }
 
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed) {
   CheckOperand("ScoresToFixedPoint", "scores", context, scores, DType::kFloat32, 2);
   CheckOperand("ScoresToFixedPoint", "fixed", context, fixed, DType::kInt64, 2);
-  for (int i = 0; i < 2; ++i) CheckDim("ScoresToFixedPoint", "fixed", fixed, i, scores.dim(i));
+  CheckDim("ScoresToFixedPoint", "fixed", fixed, 1, scores.dim(1));
+  CAIRN_CHECK(fixed.dim(0) > 0 && scores.dim(0) % fixed.dim(0) == 0, "ScoresToFixedPoint: ", scores.dim(0),
+              " rows into ", fixed.dim(0));
   if (scores.num_elements() == 0) return;
   CAIRN_DISPATCH(context, ScoresToFixedPoint, scores, accumulate, fixed);
 }
@@ -33,13 +50,22 @@ void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerp
   CAIRN_DISPATCH(context, FingerprintRows, kept, fingerprints);
 }
 
-void KvCompact(Context& context, const KvView& kv, const Tensor& kept) {
+void KvCompact(Context& context, absl::Span<const KvView> kv, const Tensor& kept, absl::Span<const int32_t> keep) {
   CheckOperand("KvCompact", "kept", context, kept, DType::kInt32, 2);
-  CAIRN_CHECK(kept.dim(0) == 1 || kept.dim(0) == kv.layout.kv_heads, "KvCompact: ", kept.dim(0), " sets for ",
-              kv.layout.kv_heads, " KV heads");
-  CAIRN_CHECK(kept.dim(1) <= kv.num_slots, "KvCompact: ", kept.dim(1), " of ", kv.num_slots, " slots");
+  CAIRN_CHECK(!kv.empty() && keep.size() == kv.size(), "KvCompact: ", keep.size(), " sizes of ", kv.size(), " layers");
+  const int64_t layers = static_cast<int64_t>(kv.size());
+  const int64_t sets = kept.dim(0) == 1 ? 0 : kept.dim(0) / layers;  // of a layer's own
+  for (size_t l = 0; l < kv.size(); ++l) {
+    CAIRN_CHECK(sets == 0 || (kept.dim(0) == sets * layers && (sets == 1 || sets == kv[l].layout.kv_heads)),
+                "KvCompact: ", kept.dim(0), " sets for ", layers, " layers of ", kv[l].layout.kv_heads, " KV heads");
+    CAIRN_CHECK(keep[l] >= 0 && keep[l] <= kept.dim(1) && keep[l] <= kv[l].num_slots, "KvCompact: ", keep[l], " of ",
+                kv[l].num_slots, " slots");
+  }
   if (kept.num_elements() == 0) return;
-  CAIRN_DISPATCH(context, KvCompact, kv, kept);
+  CAIRN_RETURN_ON_GPU(context, KvCompact, kv, kept, keep);
+  for (int64_t l = 0; l < layers; ++l) {
+    cpu::KvCompact(context, kv[l], kept.Rows(l * sets, l * sets + std::max<int64_t>(1, sets)).Columns(0, keep[l]));
+  }
 }
 
 void RecordQueries(Context& context, const Tensor& q, const Tensor& positions, absl::Span<const SequenceRows> sequences,

@@ -86,13 +86,13 @@ TEST_P(GoldenScoresTest, Rkv) {
     std::vector<float> importance(H * m), pooled(H * m), queries = q.values;
     Operands on(*context_);
     const Tensor i = on.F32(importance).Reshape({H, m}), p = on.F32(pooled).Reshape({H, m});
-    WindowImportance(*context_, layer.View(), on.F32(queries).Reshape({window, q.dim(1), q.dim(2)}), i);
-    PoolSlots(*context_, i, Pooling::kMax, params["kernel"], p);
+    WindowImportance(*context_, {layer.View()}, on.F32(queries).Reshape({window, q.dim(1), q.dim(2)}), i);
+    PoolSlots(*context_, i, {static_cast<int32_t>(m)}, Pooling::kMax, params["kernel"], p);
     on.Fetch();
     ExpectScores(pooled, Floats(expected["I"]));
     for (const auto& [variant, r] : expected["R"].items()) {
       SCOPED_TRACE(variant);
-      KeyRedundancy(*context_, layer.View(), threshold,
+      KeyRedundancy(*context_, {layer.View()}, window, threshold,
                     variant == "paper" ? RedundancyVariant::kPaper : RedundancyVariant::kCode, false, p);
       on.Fetch();
       ExpectScores(pooled, Floats(r));
@@ -150,8 +150,8 @@ TEST_P(GoldenScoresTest, SnapKv) {
       }
     }
     Operands on(*context_);
-    WindowAttention(*context_, layer.View(), on.F32(queries).Reshape({window, H, d}), WindowReduce::kSumOfHeads,
-                    on.F32(out).Reshape({H, m}));
+    WindowAttention(*context_, {layer.View()}, on.F32(queries).Reshape({window, H, d}), WindowReduce::kSumOfHeads,
+                    window, on.F32(out).Reshape({H, m}));
     on.Fetch();
     for (int64_t h = 0; h < H; ++h) {
       for (int64_t i = 0; i < m; ++i) ASSERT_NEAR(out[h * m + i], sums.values[(h * G + g) * m + i], 1e-5);

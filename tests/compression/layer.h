@@ -49,7 +49,7 @@ class Layer {
     const int64_t m = num_slots_ - window, H = view.layout.kv_heads, d = view.layout.head_dim;
     std::vector<float> scores(H * m);
     Operands on(context);
-    ScorerInputs inputs = {view, {}};
+    ScorerInputs inputs = {.kv = absl::MakeConstSpan(&view, 1), .queries = {}, .layers = kFirstLayer};
     if (scorer.needs_queries()) {
       const int64_t heads = static_cast<int64_t>(queries.size()) / window / d;
       inputs.queries = on.F32(queries).Reshape({window, heads, d});
@@ -59,12 +59,14 @@ class Layer {
     return scores;
   }
 
+  static constexpr int32_t kFirstLayer[] = {0};
+
   void Compact(Context& context, std::vector<std::vector<int32_t>> kept) {
     std::vector<int32_t> flat;
     for (const std::vector<int32_t>& set : kept) flat.insert(flat.end(), set.begin(), set.end());
     const int64_t sets = static_cast<int64_t>(kept.size()), keep = static_cast<int64_t>(kept[0].size());
     Operands on(context);
-    KvCompact(context, View(), on.Ints(flat).Reshape({sets, keep}));
+    KvCompact(context, {View()}, on.Ints(flat).Reshape({sets, keep}), {static_cast<int32_t>(keep)});
     context.Synchronize();
     num_slots_ = static_cast<int32_t>(keep);
   }
@@ -86,7 +88,8 @@ std::vector<std::vector<int32_t>> Select(Context& context, std::vector<T> scores
   keep = std::min(keep, m + window);
   std::vector<int32_t> kept(rows * keep);
   Operands on(context);
-  SelectTopK(context, Place(on, scores).Reshape({rows, m}), num_first, window, on.Ints(kept).Reshape({rows, keep}));
+  SelectTopK(context, Place(on, scores).Reshape({rows, m}), {{static_cast<int32_t>(m), static_cast<int32_t>(keep)}},
+             num_first, window, on.Ints(kept).Reshape({rows, keep}));
   on.Fetch();
   std::vector<std::vector<int32_t>> sets;
   for (int64_t row = 0; row < rows; ++row)
@@ -99,8 +102,7 @@ inline std::vector<int64_t> SumOfRows(Context& context, std::vector<float> score
   const int64_t m = static_cast<int64_t>(scores.size()) / rows;
   std::vector<int64_t> sums(m);
   Operands on(context);
-  const Tensor from = on.F32(scores).Reshape({rows, m}), to = on.Ints(sums).Reshape({1, m});
-  for (int64_t row = 0; row < rows; ++row) ScoresToFixedPoint(context, from.Rows(row, row + 1), row > 0, to);
+  ScoresToFixedPoint(context, on.F32(scores).Reshape({rows, m}), /*accumulate=*/false, on.Ints(sums).Reshape({1, m}));
   on.Fetch();
   return sums;
 }

@@ -190,12 +190,13 @@ TEST_P(ScorersHeapTest, ScoringAllocatesNothingAfterWarmUp) {
     Layer layer(*c, 2, 16, 300, DType::kBFloat16, scorer->needs_running_score());
     layer.Append(*c, RandomFloats(random, 300 * 2 * 16), 0, 300);
     KvView kv = layer.View();
+    const int32_t layers[] = {0};
     size_t settled = 0;
     for (int32_t n : {300, 290, 300, 77, 300}) {
       kv.num_slots = n;
       const Tensor s(scores.data(), DType::kFloat32, {2, n - 8});
-      scorer->Score(*c, {kv, Tensor(queries.data(), DType::kFloat32, {8, 4, 16})}, s);
-      SelectTopK(*c, s, scorer->num_sinks(), 8, Tensor(kept.data(), DType::kInt32, {2, 50}));
+      scorer->Score(*c, {absl::MakeConstSpan(&kv, 1), Tensor(queries.data(), DType::kFloat32, {8, 4, 16}), layers}, s);
+      SelectTopK(*c, s, {{n - 8, 50}}, scorer->num_sinks(), 8, Tensor(kept.data(), DType::kInt32, {2, 50}));
       if (settled == 0) settled = HeapBytes();
       EXPECT_EQ(HeapBytes(), settled) << n;
     }

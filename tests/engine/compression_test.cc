@@ -242,7 +242,7 @@ class FaultyCommunicator final : public Communicator {
     const absl::Status status = inner_->AllReduce(data, op);
     // Scores are int64: a few good tokens become bad ones.
     if (faulty_ && data.dtype() == DType::kInt64)
-      std::fill_n(data.data<int64_t>(), data.dim(0) / 2, -(int64_t{1} << 40));
+      std::fill_n(data.data<int64_t>(), data.num_elements() / 2, -(int64_t{1} << 40));
     return status;
   }
   absl::Status AllGather(const Tensor& in, const Tensor& out) override {

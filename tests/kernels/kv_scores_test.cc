@@ -147,7 +147,7 @@ void ExpectImportance(Context& context, Layer& layer, const Shape& shape) {
   const int32_t m = layer.candidates();
   Rows out(shape.kv_heads, m, 5);
   Operands on(context);
-  WindowImportance(context, layer.View(), layer.Queries(on), on.F32(out));
+  WindowImportance(context, {layer.View()}, layer.Queries(on), on.F32(out));
   on.Fetch();
   Matrix exact(shape.kv_heads, std::vector<double>(m));
   for (int h = 0; h < shape.kv_heads; ++h) {
@@ -223,7 +223,7 @@ TEST_P(KvScoresTest, WindowAttentionMatchesTheFormula) {
         SCOPED_TRACE(testing::Message() << "reduce " << static_cast<int>(reduce) << ", columns " << columns);
         Rows out(shape.kv_heads, columns, 2);
         Operands on(*c);
-        WindowAttention(*c, layer.View(), layer.Queries(on), reduce, on.F32(out));
+        WindowAttention(*c, {layer.View()}, layer.Queries(on), reduce, static_cast<int>(n - columns), on.F32(out));
         on.Fetch();
         for (auto& row : exact) row.resize(columns);
         ExpectNear(out, exact, ProbabilityError(layer, shape), G * 0x1p-41);
@@ -254,12 +254,13 @@ TEST_P(KvScoresTest, ACodeIsTheNumberThatItMeans) {
       std::vector<Rows> rows(6, Rows(shape.kv_heads, layer.candidates()));
       Operands on(*c);
       const Tensor queries = layer.Queries(on);
-      WindowImportance(*c, layer.View(), queries, on.F32(rows[0]));
-      WindowAttention(*c, layer.View(), queries, WindowReduce::kMeanOfHeads, on.F32(rows[1]));
-      KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, true, on.F32(rows[2]));
-      KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, true, on.F32(rows[3]));  // from memory
-      KeyRedundancy(*c, layer.View(), 0.8f, RedundancyVariant::kPaper, false, on.F32(rows[4]));
-      KeyDifference(*c, layer.View(), on.F32(rows[5]));
+      WindowImportance(*c, {layer.View()}, queries, on.F32(rows[0]));
+      WindowAttention(*c, {layer.View()}, queries, WindowReduce::kMeanOfHeads, shape.window, on.F32(rows[1]));
+      KeyRedundancy(*c, {layer.View()}, shape.window, 0.5f, RedundancyVariant::kCode, true, on.F32(rows[2]));
+      KeyRedundancy(*c, {layer.View()}, shape.window, 0.5f, RedundancyVariant::kCode, true,
+                    on.F32(rows[3]));  // from memory
+      KeyRedundancy(*c, {layer.View()}, shape.window, 0.8f, RedundancyVariant::kPaper, false, on.F32(rows[4]));
+      KeyDifference(*c, {layer.View()}, shape.window, on.F32(rows[5]));
       on.Fetch();
       return rows;
     };
@@ -285,8 +286,8 @@ TEST_P(KvScoresTest, GroupSumsDoNotDependOnTheOrderOfHeads) {
                               WindowReduce::kMeanOfMaxima}) {
     Rows a(1, 100), b(1, 100);
     Operands on(*c);
-    WindowAttention(*c, layer.View(), layer.Queries(on), reduce, on.F32(a));
-    WindowAttention(*c, layer.View(), on.F32(reversed).SplitRows(6, 32), reduce, on.F32(b));
+    WindowAttention(*c, {layer.View()}, layer.Queries(on), reduce, 0, on.F32(a));
+    WindowAttention(*c, {layer.View()}, on.F32(reversed).SplitRows(6, 32), reduce, 0, on.F32(b));
     on.Fetch();
     EXPECT_TRUE(SameBits(a, b)) << static_cast<int>(reduce);
   }
@@ -365,7 +366,7 @@ TEST_P(KvScoresTest, RedundancyMatchesThePlainLoop) {
                                         << static_cast<int>(variant));
         Rows out(shape.kv_heads, layer.candidates(), 1);
         Operands on(*c);
-        KeyRedundancy(*c, layer.View(), static_cast<float>(threshold), variant, false, on.F32(out));
+        KeyRedundancy(*c, {layer.View()}, shape.window, static_cast<float>(threshold), variant, false, on.F32(out));
         on.Fetch();
         EXPECT_TRUE(out.GapsIntact());
         for (int h = 0; h < shape.kv_heads; ++h) {
@@ -406,7 +407,7 @@ TEST_P(KvScoresTest, ThresholdIsStrict) {
     layer.Write(*c);
     Rows out(1, 92);
     Operands on(*c);
-    KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, false, on.F32(out));
+    KeyRedundancy(*c, {layer.View()}, 8, 0.5f, RedundancyVariant::kCode, false, on.F32(out));
     on.Fetch();
     double margin = 1;
     ExpectNear(out, {PlainRedundancy(layer, shape, 0, 0.5, RedundancyVariant::kCode, &margin)}, 4e-6, 0);
@@ -418,7 +419,7 @@ TEST_P(KvScoresTest, DifferenceMatchesTheFormula) {
   ForLayers(5, *c, [&](Layer& layer, const Shape& shape) {
     Rows out(shape.kv_heads, layer.candidates(), 1);
     Operands on(*c);
-    KeyDifference(*c, layer.View(), on.F32(out));
+    KeyDifference(*c, {layer.View()}, shape.window, on.F32(out));
     on.Fetch();
     Matrix exact(shape.kv_heads);
     for (int h = 0; h < shape.kv_heads; ++h) {
@@ -460,15 +461,15 @@ TEST_P(KvScoresTest, BitsDependOnTheHeadAlone) {
     single.Write(*c1);
     const std::function<void(Context&, Layer&, const Tensor& queries, const Tensor& out)> ops[] = {
         [](Context& c, Layer& l, const Tensor& queries, const Tensor& out) {
-          WindowImportance(c, l.View(), queries, out);
+          WindowImportance(c, {l.View()}, queries, out);
         },
         [](Context& c, Layer& l, const Tensor& queries, const Tensor& out) {
-          WindowAttention(c, l.View(), queries, WindowReduce::kMeanOfHeads, out);
+          WindowAttention(c, {l.View()}, queries, WindowReduce::kMeanOfHeads, 8, out);
         },
         [](Context& c, Layer& l, const Tensor&, const Tensor& out) {
-          KeyRedundancy(c, l.View(), 0.5f, RedundancyVariant::kCode, false, out);
+          KeyRedundancy(c, {l.View()}, 8, 0.5f, RedundancyVariant::kCode, false, out);
         },
-        [](Context& c, Layer& l, const Tensor&, const Tensor& out) { KeyDifference(c, l.View(), out); },
+        [](Context& c, Layer& l, const Tensor&, const Tensor& out) { KeyDifference(c, {l.View()}, 8, out); },
     };
     for (const auto& op : ops) {
       const auto run = [&](Context& c, Layer& l, Rows& out) {
@@ -500,10 +501,10 @@ TEST_P(KvScoresTest, ScratchSettles) {
   Rows out(2, n - 8);
   Operands on(*c);
   const auto run = [&] {
-    WindowImportance(*c, layer.View(), layer.Queries(on), on.F32(out));
-    WindowAttention(*c, layer.View(), layer.Queries(on), WindowReduce::kMeanOfHeads, on.F32(out));
-    KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, false, on.F32(out));
-    KeyDifference(*c, layer.View(), on.F32(out));
+    WindowImportance(*c, {layer.View()}, layer.Queries(on), on.F32(out));
+    WindowAttention(*c, {layer.View()}, layer.Queries(on), WindowReduce::kMeanOfHeads, 8, on.F32(out));
+    KeyRedundancy(*c, {layer.View()}, 8, 0.5f, RedundancyVariant::kCode, false, on.F32(out));
+    KeyDifference(*c, {layer.View()}, 8, on.F32(out));
   };
   ReserveScoreMemory(*c, layer.View().layout, n, 8 * shape.group);
   const void* const reserved = c->SharedScratch(0);
@@ -574,12 +575,13 @@ TEST_P(KvScoresTest, WhatIsRememberedChangesNothing) {
       const Tensor sets = on.Ints(kept).Reshape({kHeads, keep});
       for (const Cache* cache : {&with, &without}) {
         if (more > 0) KvAppend(*c, k, k, p, {{0, more, cache->View(0, n)}});
-        KeyRedundancy(*c, cache->View(0, n), 0.5f, RedundancyVariant::kCode, cache == &with,
+        KeyRedundancy(*c, {cache->View(0, n)}, 8, 0.5f, RedundancyVariant::kCode, cache == &with,
                       on.F32(cache == &with ? got : expected));
       }
       // The least redundant, or anything: then many a near-duplicate is gone.
-      SelectTopK(*c, round % 2 == 0 ? on.F32(got) : on.F32(worth).Reshape({kHeads, n - 8}), 0, 8, sets);
-      for (const Cache* cache : {&with, &without}) KvCompact(*c, cache->View(0, n), sets);
+      SelectTopK(*c, round % 2 == 0 ? on.F32(got) : on.F32(worth).Reshape({kHeads, n - 8}), {{n - 8, keep}}, 0, 8,
+                 sets);
+      for (const Cache* cache : {&with, &without}) KvCompact(*c, {cache->View(0, n)}, sets, {keep});
       on.Fetch();
       ASSERT_TRUE(SameBits(got, expected)) << "round " << round << ", " << n << " slots";
       n = keep;
@@ -597,17 +599,144 @@ TEST_P(KvScoresTest, WhatIsRememberedIsBelieved) {
     layer.Write(*c);
     Rows none(2, 92), first(2, 92), again(2, 92);
     Operands on(*c);
-    KeyRedundancy(*c, layer.View(), 2.0f, RedundancyVariant::kCode, false, on.F32(none));
-    KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, true, on.F32(first));
+    KeyRedundancy(*c, {layer.View()}, 8, 2.0f, RedundancyVariant::kCode, false, on.F32(none));
+    KeyRedundancy(*c, {layer.View()}, 8, 0.5f, RedundancyVariant::kCode, true, on.F32(first));
     const KvView kv = layer.HostView();
     for (int h = 0; h < 2; ++h) {
       for (int32_t slot = 0; slot < 100; ++slot) *kv.score(h, slot) = std::bit_cast<float>(1);
     }
     layer.Send();
-    KeyRedundancy(*c, layer.View(), 0.5f, RedundancyVariant::kCode, true, on.F32(again));
+    KeyRedundancy(*c, {layer.View()}, 8, 0.5f, RedundancyVariant::kCode, true, on.F32(again));
     on.Fetch();
     EXPECT_FALSE(SameBits(first, none));
     EXPECT_TRUE(SameBits(again, none));
+  }
+}
+
+// Layers of several lengths at once, in matrices that are wider than any of them needs: each as if it were alone, bit
+// for bit, on every path through the ops.
+TEST_P(KvScoresTest, LayersTogetherAreAsAlone) {
+  auto c = context(2);
+  struct Case {
+    int group, d;
+    DType dtype;
+  };
+  int turn = 0;
+  for (const auto& [group, d, dtype] : {Case{4, 64, DType::kBFloat16},
+                                        {3, 128, DType::kFloat16},
+                                        {7, 64, DType::kFloat8E4M3},
+                                        {2, 34, DType::kBFloat16},
+                                        {2, 16, DType::kFloat32},
+                                        {20, 64, DType::kBFloat16}}) {
+    if (Skips(turn++, 3)) continue;
+    SCOPED_TRACE(testing::Message() << group << " heads of " << d << ", " << DTypeName(dtype));
+    Random random(21);
+    constexpr int kHeads = 2, kWindow = 5;
+    const std::vector<int32_t> lengths = {70, 6, 129, 64};
+    const int layers = static_cast<int>(lengths.size()), columns = 140;
+    Cache cache(random, {kHeads, d, 16, dtype, /*has_score=*/true}, lengths, c.get());
+    std::vector<KvView> views;
+    std::vector<int32_t> candidates, keep;
+    std::vector<Selection> selections;
+    std::vector<int32_t> numbers;
+    for (int l = 0; l < layers; ++l) {
+      const int32_t n = lengths[l];
+      views.push_back(cache.View(l, n));
+      candidates.push_back(n - kWindow);
+      keep.push_back(kWindow + (n - kWindow + 1) / 2);
+      selections.push_back({candidates.back(), keep.back()});
+      numbers.push_back(10 + l);
+      std::vector<int32_t> positions(n);
+      std::iota(positions.begin(), positions.end(), 0);
+      Rows keys = Rows::Normal(random, n, kHeads * d);
+      for (int64_t i = 1; i < n; ++i) {  // every other one like the one before
+        for (int64_t j = 0; j < keys.columns() && i % 2 == 1; ++j) keys.at(i, j) += 3 * keys.at(i - 1, j);
+      }
+      Operands on(*c);
+      const Tensor k = on(keys).SplitRows(kHeads, d);
+      KvAppend(*c, k, k, on.Ints(positions), {{0, n, views.back()}});
+      c->Synchronize();
+    }
+    Rows queries = Rows::Normal(random, layers * kWindow, kHeads * group * d);
+    using Op = std::function<void(absl::Span<const KvView>, const Tensor&, absl::Span<const int32_t>, const Tensor&)>;
+    const auto is_code = RedundancyVariant::kCode;
+    const Op ops[] = {
+        [&](auto kv, const Tensor& q, auto, const Tensor& out) { WindowImportance(*c, kv, q, out); },
+        [&](auto kv, const Tensor& q, auto, const Tensor& out) {
+          WindowAttention(*c, kv, q, WindowReduce::kMaxOfHeads, kWindow, out);
+        },
+        [&](auto kv, const Tensor& q, auto, const Tensor& out) {
+          WindowAttention(*c, kv, q, WindowReduce::kMeanOfMaxima, kWindow, out);
+        },
+        [&](auto kv, const Tensor&, auto, const Tensor& out) {
+          KeyRedundancy(*c, kv, kWindow, 0.5f, is_code, false, out);
+        },
+        [&](auto kv, const Tensor&, auto, const Tensor& out) {
+          KeyRedundancy(*c, kv, kWindow, 0.5f, RedundancyVariant::kPaper, false, out);
+        },
+        [&](auto kv, const Tensor&, auto, const Tensor& out) { KeyDifference(*c, kv, kWindow, out); },
+        [&](auto kv, const Tensor&, auto, const Tensor& out) { SlotRecency(*c, kv, out); },
+        [&](auto kv, const Tensor&, auto layer, const Tensor& out) { RandomScores(*c, kv, kWindow, layer, 3, out); },
+        // What they remember afterwards is the same too, and so is what that gives.
+        [&](auto kv, const Tensor&, auto, const Tensor& out) {
+          KeyRedundancy(*c, kv, kWindow, 0.5f, is_code, true, out);
+        },
+    };
+    for (const Op& op : ops) {
+      Rows together(layers * kHeads, columns, 3);
+      Operands on(*c);
+      const Tensor q = on.F32(queries).SplitRows(kHeads * group, d);
+      op(views, q, numbers, on.F32(together));
+      on.Fetch();
+      EXPECT_TRUE(together.GapsIntact());
+      for (int l = 0; l < layers; ++l) {
+        Rows alone(kHeads, candidates[l]);
+        Operands single(*c);
+        op({views[l]}, q.Rows(l * kWindow, (l + 1) * kWindow), {numbers[l]}, single.F32(alone));
+        single.Fetch();
+        for (int h = 0; h < kHeads; ++h) {
+          for (int32_t i = 0; i < candidates[l]; ++i) {
+            ASSERT_EQ(together.at(l * kHeads + h, i), alone.at(h, i))
+                << "op " << &op - ops << ", layer " << l << ", head " << h << ", slot " << i;
+          }
+        }
+      }
+    }
+    // Rows of numbers, and from scores to smaller caches.
+    Rows x = Rows::Normal(random, layers * kHeads, columns), pooled(layers * kHeads, columns), divided = x;
+    std::vector<int32_t> kept(layers * kHeads * 80, -1);
+    {
+      Operands on(*c);
+      const Tensor sets = on.Ints(kept).Reshape({layers * kHeads, 80});
+      PoolSlots(*c, on.F32(x), candidates, Pooling::kMax, 7, on.F32(pooled));
+      DivideByRowMax(*c, on.F32(divided), candidates);
+      SelectTopK(*c, on.F32(x), selections, 1, kWindow, sets);
+      KvCompact(*c, views, sets, keep);
+      on.Fetch();
+    }
+    for (int l = 0; l < layers; ++l) {
+      const KvView kv = cache.HostView(l, keep[l]);
+      for (int h = 0; h < kHeads; ++h) {
+        const int row = l * kHeads + h;
+        float most = 0;
+        for (int32_t i = 0; i < candidates[l]; ++i) most = std::max(most, x.at(row, i));
+        for (int32_t i = 0; i < candidates[l]; ++i) {
+          float near = -INFINITY;
+          for (int32_t j = std::max(0, i - 3); j <= std::min(candidates[l] - 1, i + 3); ++j) {
+            near = std::max(near, x.at(row, j));
+          }
+          ASSERT_EQ(pooled.at(row, i), near);
+          ASSERT_EQ(divided.at(row, i), most > 0 ? x.at(row, i) / most : x.at(row, i));
+        }
+        const int32_t* own = kept.data() + row * 80;
+        for (int32_t j = 0; j < keep[l]; ++j) {
+          ASSERT_TRUE(j == 0 ? own[0] == 0 : own[j] > own[j - 1]) << "layer " << l << ", slot " << j;
+          ASSERT_EQ(*kv.position(h, j), own[j]);  // the positions were the slots
+        }
+        ASSERT_EQ(own[keep[l] - 1], lengths[l] - 1);
+        ASSERT_EQ(own[keep[l]], -1);
+      }
+    }
   }
 }
 
@@ -618,8 +747,8 @@ TEST_P(KvScoresTest, PoolingOverNeighbours) {
     for (int kernel : {1, 3, 7, 31}) {
       Rows x = Rows::Normal(random, 3, m, 2), max(3, m, 1), average(3, m, 1);
       Operands on(*c);
-      PoolSlots(*c, on.F32(x), Pooling::kMax, kernel, on.F32(max));
-      PoolSlots(*c, on.F32(x), Pooling::kAverage, kernel, on.F32(average));
+      PoolSlots(*c, on.F32(x), {m}, Pooling::kMax, kernel, on.F32(max));
+      PoolSlots(*c, on.F32(x), {m}, Pooling::kAverage, kernel, on.F32(average));
       on.Fetch();
       EXPECT_TRUE(max.GapsIntact() && average.GapsIntact());
       for (int h = 0; h < 3; ++h) {
@@ -646,12 +775,16 @@ TEST_P(KvScoresTest, RowSteps) {
   for (int i = 0; i < n; ++i) y.at(0, i) = -std::abs(y.at(0, i));
   Rows in_place = x, recency(2, n, 1);
   const Rows before = x, negative = y;
+  const KvView six_hundred = {.layout = {.kv_heads = 2, .head_dim = 4, .block_size = 600},
+                              .pool = nullptr,
+                              .block_table = std::vector<int32_t>{0}.data(),
+                              .num_slots = 600};
   Operands on(*c);
   MixScores(*c, 0.25f, on.F32(x), -0.75f, on.F32(y), on.F32(out));
   MixScores(*c, 0.25f, on.F32(in_place), -0.75f, on.F32(y), on.F32(in_place));
-  SlotRecency(*c, 600, on.F32(recency));
-  DivideByRowMax(*c, on.F32(x));
-  DivideByRowMax(*c, on.F32(y));
+  SlotRecency(*c, {six_hundred}, on.F32(recency));
+  DivideByRowMax(*c, on.F32(x), {n});
+  DivideByRowMax(*c, on.F32(y), {n});
   on.Fetch();
   float most = 0;
   for (int i = 0; i < n; ++i) most = std::max(most, before.at(1, i));
@@ -674,9 +807,9 @@ TEST_P(KvScoresTest, RandomScores) {
   layer.Write(*c);
   Rows here(2, 132, 1), shifted(2, 132, 2), deeper(2, 132, 1);
   Operands on(*c);
-  RandomScores(*c, layer.View(), 3, 4, on.F32(here));
-  RandomScores(*c, layer.View(), 3, 5, on.F32(shifted));
-  RandomScores(*c, layer.View(), 4, 4, on.F32(deeper));
+  RandomScores(*c, {layer.View()}, 8, {3}, 4, on.F32(here));
+  RandomScores(*c, {layer.View()}, 8, {3}, 5, on.F32(shifted));
+  RandomScores(*c, {layer.View()}, 8, {4}, 4, on.F32(deeper));
   on.Fetch();
   double sum = 0;
   std::set<float> values;
@@ -709,7 +842,7 @@ TEST_P(KvScoresTest, RunningScores) {
       for (int i = 0; i < 40; ++i) added.at(h, i) = std::abs(random.Normal());
     }
     Operands on(*c);
-    AddToRunningScores(*c, layer.View(), 0.5f, on.F32(added), on.F32(scores));
+    AddToRunningScores(*c, {layer.View()}, 8, 0.5f, on.F32(added), on.F32(scores));
     on.Fetch();
     const KvView kv = layer.HostView();
     for (int h = 0; h < 2; ++h) {
@@ -727,7 +860,7 @@ TEST_P(KvScoresTest, RunningScores) {
       for (int i = 0; i < 32; ++i) current.at(h, i) = std::abs(random.Normal());
     }
     Operands on(*c);
-    DecayRunningScores(*c, layer.View(), 0.8f, on.F32(current), on.F32(scores));
+    DecayRunningScores(*c, {layer.View()}, 8, 0.8f, on.F32(current), on.F32(scores));
     on.Fetch();
     const KvView kv = layer.HostView();
     for (int h = 0; h < 2; ++h) {

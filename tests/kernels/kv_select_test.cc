@@ -49,8 +49,9 @@ TEST_P(KvSelectTest, EqualsASort) {
     for (int64_t& value : fixed) value = random.Integer(-distinct, distinct) * 0x123456789LL;
     std::vector<int32_t> kept(rows * keep), fixed_kept(rows * keep);
     Operands on(*c);
-    SelectTopK(*c, on.F32(scores).Reshape({rows, m}), first, window, on.Ints(kept).Reshape({rows, keep}));
-    SelectTopK(*c, on.Ints(fixed).Reshape({rows, m}), first, window, on.Ints(fixed_kept).Reshape({rows, keep}));
+    SelectTopK(*c, on.F32(scores).Reshape({rows, m}), {{m, keep}}, first, window, on.Ints(kept).Reshape({rows, keep}));
+    SelectTopK(*c, on.Ints(fixed).Reshape({rows, m}), {{m, keep}}, first, window,
+               on.Ints(fixed_kept).Reshape({rows, keep}));
     on.Fetch();
     for (int row = 0; row < rows; ++row) {
       ASSERT_EQ(std::vector<int32_t>(kept.begin() + row * keep, kept.begin() + (row + 1) * keep),
@@ -169,7 +170,7 @@ TEST_P(KvSelectTest, CompactionMovesEveryPlaneOfItsSequenceAlone) {
     }
     cache.Send();
     Operands on(*c);
-    KvCompact(*c, cache.View(0, n), on.Ints(kept).Reshape({sets, keep}));
+    KvCompact(*c, {cache.View(0, n)}, on.Ints(kept).Reshape({sets, keep}), {keep});
     views = {cache.HostView(0, n), cache.HostView(1, 40)};
     for (int h = 0; h < layout.kv_heads; ++h) {
       const int32_t* slots = kept.data() + (sets == 1 ? 0 : h) * keep;

@@ -120,7 +120,7 @@ TEST(KvCacheTest, CompactionAgainstANaiveModel) {
             std::sort(all.begin(), all.begin() + keep);
             kept.insert(kept.end(), all.begin(), all.begin() + keep);
           }
-          cache.Compact(*context, s, l, Tensor(kept.data(), DType::kInt32, {rows, keep}));
+          cache.Compact(*context, {{s, l}}, Tensor(kept.data(), DType::kInt32, {rows, keep}), {keep});
           for (int h = 0; h < kHeads; ++h) {
             Slots left;
             for (int32_t i = 0; i < keep; ++i) left.push_back(model[s][l][h][kept[(rows == 1 ? 0 : h) * keep + i]]);

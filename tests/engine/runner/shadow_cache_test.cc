@@ -117,8 +117,9 @@ TEST(ShadowCacheTest, LossesOverSeveralCompactions) {
         EXPECT_NEAR(loss.output_error, expected.output_error, 1e-5) << event << layer << head;
         EXPECT_GT(loss.mass_lost, 0.01);
       }
-      fixture.cache.Compact(*fixture.context, 1, layer,
-                            Tensor(slots.data(), DType::kInt32, {1, static_cast<int64_t>(slots.size())}));
+      fixture.cache.Compact(*fixture.context, {{1, layer}},
+                            Tensor(slots.data(), DType::kInt32, {1, static_cast<int64_t>(slots.size())}),
+                            {static_cast<int32_t>(slots.size())});
     }
     fixture.cache.FreeTails(1);
     positions = kept;

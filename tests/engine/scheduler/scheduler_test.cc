@@ -200,7 +200,7 @@ TEST(SchedulerTest, CompressedRunsNeverOutgrowThePool) {
     const auto keep_last = [&](int32_t handle, int layer, int32_t keep) {
       std::vector<int32_t> kept(keep);
       for (int32_t i = 0; i < keep; ++i) kept[i] = cache.physical_length(handle, layer) - keep + i;
-      cache.Compact(*context, handle, layer, Tensor(kept.data(), DType::kInt32, {1, keep}));
+      cache.Compact(*context, {{handle, layer}}, Tensor(kept.data(), DType::kInt32, {1, keep}), {keep});
     };
     // What every rank does with a plan; what the last stage answers.
     const auto carry_out = [&](const StepPlan& plan) {
