@@ -11,6 +11,8 @@ namespace {
 double Smallest(DType type) { return type == DType::kFloat16 ? 0x1p-25 : 0; }
 
 constexpr int64_t kWidths[] = {1, 7, 16, 23, 64, 100, 896, 4864};
+// Between rows: on a GPU long rows are read by 16 bytes where all of them begin at a multiple of that.
+constexpr int64_t kGaps[] = {3, 8};
 
 class RmsNormTest : public OpTest {};
 CAIRN_OP_TEST_SUITE(RmsNormTest);
@@ -19,11 +21,12 @@ CAIRN_OP_TEST_SUITE(RmsNormTest);
 TEST_P(RmsNormTest, MatchesTheFormula) {
   Random random(1);
   for (DType activation : kFloatTypes) {
-    for (int64_t C : kWidths) {
+    for (int64_t turn = 0; turn < static_cast<int64_t>(std::size(kWidths) * std::size(kGaps)); ++turn) {
+      const int64_t C = kWidths[turn / std::size(kGaps)], gap = kGaps[turn % std::size(kGaps)];
       auto c = context(3, activation);
       const int64_t T = 9;
       const float eps = 1e-5f;
-      Rows x = Rows::Normal(random, T, C, 3, activation), weight = Rows::Normal(random, 1, C), y(T, C, 2);
+      Rows x = Rows::Normal(random, T, C, gap, activation), weight = Rows::Normal(random, 1, C), y(T, C, gap);
       Operands on(*c);
       RmsNorm(*c, on(x), on.F32(weight).Reshape({C}), eps, on(y));
       on.Fetch();
@@ -66,18 +69,19 @@ CAIRN_OP_TEST_SUITE(AddRmsNormTest);
 TEST_P(AddRmsNormTest, HasTheBitsOfTheSingleOps) {
   Random random(9);
   for (DType activation : kFloatTypes) {
-    for (int64_t C : kWidths) {
+    for (int64_t turn = 0; turn < static_cast<int64_t>(std::size(kWidths) * std::size(kGaps)); ++turn) {
+      const int64_t C = kWidths[turn / std::size(kGaps)], gap = kGaps[turn % std::size(kGaps)];
       for (bool sum : {false, true}) {
         if (sum && (on_cpu() || activation == DType::kFloat32)) continue;
         auto c = context(3, activation);
         const int64_t T = 7;
         const float eps = 1e-5f;
-        Rows hidden = Rows::Normal(random, T, C, 3, activation), weight = Rows::Normal(random, 1, C);
-        Rows update = Rows::Normal(random, T, C, 1, sum ? DType::kFloat32 : activation), rounded = update;
+        Rows hidden = Rows::Normal(random, T, C, gap, activation), weight = Rows::Normal(random, 1, C);
+        Rows update = Rows::Normal(random, T, C, gap, sum ? DType::kFloat32 : activation), rounded = update;
         for (int64_t t = 0; t < T; ++t) {
           for (int64_t i = 0; i < C; ++i) rounded.at(t, i) = RoundTo(activation, update.at(t, i));
         }
-        Rows added = hidden, normed(T, C, 2), fused_normed(T, C, 2);
+        Rows added = hidden, normed(T, C, gap), fused_normed(T, C, gap);
         Operands on(*c);
         AddInPlace(*c, on(added), on(rounded));
         RmsNorm(*c, on(added), on.F32(weight).Reshape({C}), eps, on(normed));
@@ -169,10 +173,11 @@ CAIRN_OP_TEST_SUITE(SwiGluTest);
 TEST_P(SwiGluTest, MatchesTheFormula) {
   Random random(5);
   for (DType activation : kFloatTypes) {
-    for (int64_t I : kWidths) {
+    for (int64_t turn = 0; turn < static_cast<int64_t>(std::size(kWidths) * std::size(kGaps)); ++turn) {
+      const int64_t I = kWidths[turn / std::size(kGaps)], gap = kGaps[turn % std::size(kGaps)];
       auto c = context(3, activation);
       const int64_t T = 5;
-      Rows gate_up = Rows::Normal(random, T, 2 * I, 3, activation), y(T, I, 1);
+      Rows gate_up = Rows::Normal(random, T, 2 * I, gap, activation), y(T, I, gap);
       for (int64_t i = 0; i < I; ++i) gate_up.at(4, i) = RoundTo(activation, gate_up.at(4, i) * 60);
       Operands on(*c);
       SwiGlu(*c, on(gate_up), on(y));
