@@ -19,8 +19,8 @@ Tensor Matrix(const Tensor& flat, int64_t rows, int64_t columns) {
 
 int32_t WholeUnits(int32_t slots) { return (slots + kScoreSlots - 1) / kScoreSlots * kScoreSlots; }
 
-// Enough for every multiprocessor of a large GPU to have work, at any step of an event: 56 layers of budget 1024 and
-// buffer 128. Fewer do where they have fewer slots.
+// Enough for every multiprocessor of a large GPU to have work at any step of an event: 56 layers of budget 1024 and
+// buffer 128, or 64 of fewer slots.
 constexpr int32_t kLayersAtOnce = 64, kSlotsAtOnce = 1 << 16;
 
 void CheckPlan(const KeepPlan& plan, absl::Span<const Selection> layers, int window) {
