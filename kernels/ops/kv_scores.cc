@@ -1,7 +1,5 @@
 #include "kernels/ops/kv_scores.h"
 
-#include <algorithm>
-
 #include "kernels/cpu/kv_ops.h"
 #include "kernels/ops/dispatch.h"
 

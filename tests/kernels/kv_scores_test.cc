@@ -775,9 +775,10 @@ TEST_P(KvScoresTest, RowSteps) {
   for (int i = 0; i < n; ++i) y.at(0, i) = -std::abs(y.at(0, i));
   Rows in_place = x, recency(2, n, 1);
   const Rows before = x, negative = y;
+  const std::vector<int32_t> block_table = {0};
   const KvView six_hundred = {.layout = {.kv_heads = 2, .head_dim = 4, .block_size = 600},
                               .pool = nullptr,
-                              .block_table = std::vector<int32_t>{0}.data(),
+                              .block_table = block_table.data(),
                               .num_slots = 600};
   Operands on(*c);
   MixScores(*c, 0.25f, on.F32(x), -0.75f, on.F32(y), on.F32(out));
