@@ -17,8 +17,6 @@ Tensor Matrix(const Tensor& flat, int64_t rows, int64_t columns) {
   return flat.Rows(0, rows * columns).Reshape({rows, columns});
 }
 
-int32_t WholeUnits(int32_t slots) { return (slots + kScoreSlots - 1) / kScoreSlots * kScoreSlots; }
-
 // Enough for every multiprocessor of a large GPU to have work at any step of an event: 56 layers of budget 1024 and
 // buffer 128, or 64 of fewer slots.
 constexpr int32_t kLayersAtOnce = 64, kSlotsAtOnce = 1 << 16;
@@ -56,7 +54,7 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::Create(Context& context,
 
 Compressor::Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync, bool is_cpu)
     : config_(config), scope_(config.keep_scope()), shape_(shape), sync_(sync), scorer_(MakeScorer(config)) {
-  const int32_t longest = WholeUnits(shape.max_slots);
+  const int32_t longest = WholeScoreSlots(shape.max_slots);
   slots_at_once_ = longest;
   if (is_cpu) return;
   layers_at_once_ = std::clamp(shape.max_layers, 1, kLayersAtOnce);
@@ -66,7 +64,7 @@ Compressor::Compressor(const CompressionConfig& config, const CompressorShape& s
 
 bool Compressor::Takes(size_t layers, int32_t slots) const {
   return static_cast<int64_t>(layers) <= layers_at_once_ &&
-         static_cast<int64_t>(layers) * WholeUnits(slots) <= slots_at_once_;
+         static_cast<int64_t>(layers) * WholeScoreSlots(slots) <= slots_at_once_;
 }
 
 absl::Status Compressor::Allocate(Device device) {
@@ -175,18 +173,13 @@ Tensor Compressor::PlaceKept(Context& context, absl::Span<const int32_t> kept) {
 }
 
 absl::StatusOr<KeepPlan> Compressor::Plan(Context& context, absl::Span<const LayerTask> layers) {
-  Tensor scores = Score(context, layers);
+  const Tensor scores = Score(context, layers);
   std::vector<Selection> selections;
   for (const LayerTask& task : layers) selections.push_back({task.kv.num_slots - config_.window, task.budget});
   if (scope_ == KeepScope::kHead) return Select(context, scores, selections);
-  const int64_t count = static_cast<int64_t>(layers.size());
-  const Tensor sums = Matrix(sums_, count, scores.dim(1));
-  // A KV head counts once, however many ranks hold it.
-  if (shape_.heads.replica_index == 0) {
-    ScoresToFixedPoint(context, scores, /*accumulate=*/false, sums);
-  } else {
-    ClearTensor(context, sums);
-  }
+  const Tensor sums = Matrix(sums_, static_cast<int64_t>(layers.size()), scores.dim(1));
+  ClearTensor(context, sums);
+  AddHeads(context, scores, sums);
   CAIRN_RETURN_IF_ERROR(sync_.SumScores(sums));
   return Select(context, sums, selections);
 }
@@ -198,9 +191,12 @@ Tensor Compressor::ZeroSums(Context& context, int32_t num_slots) {
 }
 
 void Compressor::AddScores(Context& context, absl::Span<const LayerTask> layers, const Tensor& sums) {
-  const Tensor scores = Score(context, layers);
-  if (shape_.heads.replica_index != 0) return;
-  ScoresToFixedPoint(context, scores, /*accumulate=*/true, sums.Reshape({1, sums.dim(0)}));
+  AddHeads(context, Score(context, layers), sums.Reshape({1, sums.dim(0)}));
+}
+
+// A KV head counts once, however many ranks hold it.
+void Compressor::AddHeads(Context& context, const Tensor& scores, const Tensor& sums) {
+  if (shape_.heads.replica_index == 0) ScoresToFixedPoint(context, scores, /*accumulate=*/true, sums);
 }
 
 absl::StatusOr<KeepPlan> Compressor::SelectFrom(Context& context, const Tensor& sums, int32_t num_slots,

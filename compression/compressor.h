@@ -83,6 +83,7 @@ class Compressor {
 
   absl::Status Allocate(Device device);
   Tensor Score(Context& context, absl::Span<const LayerTask> layers);
+  void AddHeads(Context& context, const Tensor& scores, const Tensor& sums);
   KeepPlan Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers);
 
   CompressionConfig config_;

@@ -480,7 +480,7 @@ STAGES = {
     "matmuls": (40, figures_of("matmul")),
     "memcheck": (60, sanitized("memcheck", "*/cuda*")),
     "racecheck": (60, sanitized("racecheck", "*Attention*/cuda*:*Norm*/cuda*:*KvScores*/cuda*:*KvSelect*/cuda*"
-                                             ":*Rope*/cuda*:*SwiGlu*/cuda*:*WindowQueries*/cuda*")),
+                                             ":*Rope*/cuda*:*SwiGlu*/cuda*:*WindowQueries*/cuda*:*LayersTogether*/cuda*")),
 }
 
 

@@ -258,7 +258,6 @@ void WithKeys(const PagedStep& step, const Function& launch) {
   launch.template operator()<PlainKeys>();
 }
 
-int32_t StrideFor(int32_t n) { return (n + kSlots - 1) / kSlots * kSlots; }
 static_assert(kSlots == kScoreSlots);
 
 // Of all layers' heads.
@@ -272,7 +271,7 @@ KeyParams FindUnits(Context& context, absl::Span<const KvView> kv, int32_t left_
   KeyParams p = {};
   p.step = UploadCaches(context, kv);
   p.left_out_slots = left_out;
-  for (const KvView& view : kv) p.stride = std::max(p.stride, StrideFor(view.num_slots - left_out));
+  for (const KvView& view : kv) p.stride = std::max(p.stride, WholeScoreSlots(view.num_slots - left_out));
   const size_t rows = Rows(kv), d = static_cast<size_t>(kv[0].layout.head_dim);
   const size_t slots = rows * static_cast<size_t>(p.stride);
   p.left_out = static_cast<int64_t*>(
@@ -295,7 +294,7 @@ KeyParams FindUnits(Context& context, absl::Span<const KvView> kv, int32_t left_
 
 size_t KeyScratchBytes(const KvBlockLayout& layout, int32_t slots) {
   const size_t heads = static_cast<size_t>(layout.kv_heads), d = static_cast<size_t>(layout.head_dim);
-  const size_t total = heads * static_cast<size_t>(StrideFor(slots));
+  const size_t total = heads * static_cast<size_t>(WholeScoreSlots(slots));
   // At most as many layers as tiles.
   return total * (sizeof(int64_t) + 3 * sizeof(float)) + total / kSlots * (2 * d + 1) * sizeof(float);
 }

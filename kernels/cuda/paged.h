@@ -39,13 +39,15 @@ struct PagedStep {
     const uint64_t scaled = static_cast<uint64_t>(static_cast<uint32_t>(slot)) * block_factor;
     return block_size == 1 ? slot : static_cast<int32_t>(scaled >> 32);
   }
+  // slot % block_size.
+  __device__ __forceinline__ int32_t InBlock(int32_t slot) const { return slot - BlockIndex(slot) * block_size; }
   __device__ __forceinline__ uint8_t* Block(const PagedSequence& s, int32_t slot) const {
     return s.pool +
            static_cast<uint64_t>(static_cast<uint32_t>(tables[s.table_begin + BlockIndex(slot)])) * block_bytes;
   }
   // Of (head, slot) inside the planes of its block: the first element of K or V, and the position.
   __device__ __forceinline__ int32_t InPlane(int32_t head, int32_t slot) const {
-    return head * block_size + (slot - BlockIndex(slot) * block_size);
+    return head * block_size + InBlock(slot);
   }
   __device__ __forceinline__ int32_t* Position(const PagedSequence& s, int32_t head, int32_t slot) const {
     return reinterpret_cast<int32_t*>(Block(s, slot) + position_offset) + InPlane(head, slot);

@@ -71,10 +71,8 @@ __device__ __forceinline__ void FetchSlots(const PagedStep& step, const PagedSeq
 #pragma unroll
   for (int j = 0; j < kTileSlots / kRows; ++j) {
     const int32_t slot = begin + row + j * kRows, from = min(slot, end - 1);
-    const int32_t block = step.BlockIndex(from);
     const uint8_t* source =
-        s.pool + static_cast<uint64_t>(static_cast<uint32_t>(step.tables[s.table_begin + block])) * step.block_bytes +
-        (in_block + static_cast<uint32_t>(from - block * step.block_size) * (D * sizeof(C)));
+        step.Block(s, from) + (in_block + static_cast<uint32_t>(step.InBlock(from)) * (D * sizeof(C)));
     CopyAsync16(k + to + j * kRows * kCachedStride<D, C>, source, slot < end);
     if constexpr (kValues) CopyAsync16(v + to + j * kRows * kCachedStride<D, C>, source + step.v_offset, slot < end);
   }

@@ -249,7 +249,6 @@ __global__ void __launch_bounds__(kThreads)
 
 // Logits of a row, and rows at work together: as many as 16 MB hold (one row may take more).
 constexpr int64_t kLogitsAtOnce = int64_t{1} << 22;
-int64_t StrideFor(int32_t slots) { return (slots + kScoreSlots - 1) / kScoreSlots * kScoreSlots; }
 
 bool OnTiles(const PagedStep& step, int32_t group) {
   return HasTiles(step.head_dim) && step.dtype != DType::kFloat32 && group <= kTileVectors;
@@ -291,7 +290,7 @@ void ForLogits(Context& context, absl::Span<const KvView> kv, const Tensor& quer
   p.scale = 1.0f / std::sqrt(static_cast<float>(p.step.head_dim));
   int32_t slots = 0;
   for (const KvView& view : kv) slots = std::max(slots, view.num_slots - p.left_out);
-  p.stride = StrideFor(slots);
+  p.stride = WholeScoreSlots(slots);
   const int64_t per_row = int64_t{p.window} * p.per_query * p.stride;
   const int32_t rows = layers * heads;
   const int32_t at_once = static_cast<int32_t>(std::clamp<int64_t>(kLogitsAtOnce / per_row, 1, rows));
@@ -307,7 +306,7 @@ void ForLogits(Context& context, absl::Span<const KvView> kv, const Tensor& quer
 
 size_t WindowScratchBytes(const KvBlockLayout& layout, int32_t slots, int64_t vectors) {
   // Fewer slots, or a logit for each group, let more rows work together, within the same limits.
-  const int64_t per_head = vectors * StrideFor(slots);
+  const int64_t per_head = vectors * WholeScoreSlots(slots);
   return static_cast<size_t>(std::max(per_head, std::min(per_head * layout.kv_heads, kLogitsAtOnce))) * sizeof(float);
 }
 

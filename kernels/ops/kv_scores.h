@@ -25,6 +25,7 @@ namespace cairn {
 // longest of them and in whole units of kScoreSlots, and `vectors` query vectors (w x group) for each KV head, so that
 // they never allocate. On CPU memory comes when it is needed.
 inline constexpr int32_t kScoreSlots = 64;
+inline int32_t WholeScoreSlots(int32_t slots) { return (slots + kScoreSlots - 1) / kScoreSlots * kScoreSlots; }
 void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
 
 // R-KV's importance before pooling (arXiv 2505.24133; COMPRESSION section 2, steps 1-4): the largest logit of a group's
