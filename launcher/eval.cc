@@ -89,6 +89,7 @@ class Root {
                            .failed = failed_ + totals.failed,
                            .total = job_.num_answers(),
                            .generated_tokens = generated_ + totals.generated_tokens(),
+                           .finished_tokens = generated_ + totals.counts.completion_tokens,
                            .running = totals.running(),
                            .done_before = done_before_,
                            .label = run_->label};

@@ -23,13 +23,26 @@ constexpr int kBarWidth = 24;
 constexpr double kBarInterval = 0.2, kLineInterval = 10, kFirstLineAfter = 1;
 // The rate shown follows changes within a few updates and does not flicker.
 constexpr double kRateSmoothing = 0.3;
+// An answer's length over what is there of it, as long as longer ones than those done are under way.
+constexpr double kLengthByNow = 1.5;
 
-// From the requests done so far, which is fair only once a good part of a round is through.
+// Tokens to come at the mean rate so far. The requests done alone would not tell: where many run side by side, hardly
+// any is done until nearly all are, and those done first are the short ones.
 std::string TimeLeft(const ProgressState& state, double elapsed_seconds) {
-  const int64_t done = state.done - state.done_before;
+  const double done = static_cast<double>(state.done - state.done_before);
   if (!state.total.has_value() || done == 0 || state.done >= *state.total) return "";
-  const double left = elapsed_seconds / static_cast<double>(done) * static_cast<double>(*state.total - state.done);
-  return absl::StrCat(", ", FormatDuration(std::max(0.0, left)), " left");
+  const double missing = static_cast<double>(*state.total - state.done);
+  const double finished = static_cast<double>(state.finished_tokens);
+  const double begun = std::max(0.0, static_cast<double>(state.generated_tokens) - finished);
+  const double running = std::min(static_cast<double>(state.running), missing);
+  // A running answer is expected to be as long as those done, and half as long again as it is by now.
+  const double by_now = running > 0 ? begun / running : 0;
+  const double of_running = std::max(finished / done, kLengthByNow * by_now);
+  const double of_waiting = (finished + running * of_running) / (done + running);
+  const double tokens = (missing - running) * of_waiting + std::max(0.0, running * of_running - begun);
+  // Answers without tokens (all failed, say) count each alike.
+  const double share = finished > 0 ? tokens / (finished + begun) : missing / done;
+  return absl::StrCat(", ", FormatDuration(elapsed_seconds * share), " left");
 }
 
 std::string Count(const ProgressState& state) {

@@ -13,6 +13,7 @@ struct ProgressState {
   int64_t done = 0, failed = 0;
   std::optional<int64_t> total;  // none: not known beforehand
   int64_t generated_tokens = 0;
+  int64_t finished_tokens = 0;  // of these: of requests that are done
   int64_t running = 0;
   int64_t done_before = 0;  // of `done`: by an earlier run
   std::string label = {};   // which part of the job this is; "" where it has no parts

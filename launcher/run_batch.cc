@@ -69,6 +69,7 @@ ProgressState StateOf(const BatchTotals& totals, const BatchFiles& files) {
           .failed = totals.failed,
           .total = files.num_requests,
           .generated_tokens = totals.generated_tokens(),
+          .finished_tokens = totals.counts.completion_tokens,
           .running = totals.running()};
 }
 

@@ -77,11 +77,26 @@ TEST(ProgressTest, Durations) {
 }
 
 TEST(ProgressTest, BarShowsShareRateAndTimeLeft) {
-  const ProgressState state{.done = 30, .failed = 2, .total = 120, .generated_tokens = 900, .running = 12};
+  const ProgressState state{
+      .done = 30, .failed = 2, .total = 120, .generated_tokens = 900, .finished_tokens = 900, .running = 12};
   const std::string bar = ProgressBar(state, 10, 90.04);
   EXPECT_EQ(bar, "30/120 [######..................] 90.0 tokens/s, 12 running, 2 failed, 30 s left");
   EXPECT_THAT(ProgressBar({.done = 3, .failed = 0, .total = {}, .generated_tokens = 1, .running = 1}, 1, 1),
               Not(HasSubstr("[")));
+}
+
+TEST(ProgressTest, TimeLeftCountsWhatRunningAnswersHaveAlready) {
+  // 100 answers side by side, of which the short ones are done; as measured, 49 s before the end.
+  ProgressState wave{.done = 24, .total = 100, .generated_tokens = 25320, .finished_tokens = 4800, .running = 76};
+  EXPECT_THAT(ProgressBar(wave, 135, 196), HasSubstr(", 55 s left"));
+  // Round after round of 10: what runs is expected to become as long as what is done.
+  ProgressState rounds{.done = 50, .total = 100, .generated_tokens = 5500, .finished_tokens = 5000, .running = 10};
+  EXPECT_THAT(ProgressBar(rounds, 55, 100), HasSubstr(", 45 s left"));
+  rounds.done_before = 40;  // by an earlier run, whose tokens are not counted
+  EXPECT_THAT(ProgressBar(rounds, 55, 100), HasSubstr(", 4:05 left"));
+  // Without any token.
+  ProgressState failed{.done = 50, .failed = 50, .total = 100, .running = 0};
+  EXPECT_THAT(ProgressBar(failed, 10, 0), HasSubstr(", 10 s left"));
 }
 
 TEST(ProgressTest, LinesComeEarlyThenEveryTenSeconds) {
