@@ -86,7 +86,8 @@ TEST(ProgressTest, BarShowsShareRateAndTimeLeft) {
 }
 
 TEST(ProgressTest, TimeLeftCountsWhatRunningAnswersHaveAlready) {
-  // 100 answers side by side, of which the short ones are done; as measured, 49 s before the end.
+  // 100 answers side by side, the short ones done. (Counts and time of a run that took 49 s more; its tokens are
+  // guessed.)
   ProgressState wave{.done = 24, .total = 100, .generated_tokens = 25320, .finished_tokens = 4800, .running = 76};
   EXPECT_THAT(ProgressBar(wave, 135, 196), HasSubstr(", 55 s left"));
   // Round after round of 10: what runs is expected to become as long as what is done.
