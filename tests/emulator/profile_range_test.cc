@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <nvtx3/nvToolsExt.h>
 
+#include <mutex>
 #include <set>
 #include <string>
 
@@ -10,14 +11,20 @@
 
 namespace {
 
+// Of all threads: the other tests of this program run several ranks, and NVTX calls from each.
+std::mutex mutex;
 std::set<std::string> ranges;
 int depth = 0;
 
 int Push(const char* name) {
+  const std::lock_guard<std::mutex> lock(mutex);
   ranges.insert(name);
   return depth++;
 }
-int Pop() { return --depth; }
+int Pop() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return --depth;
+}
 
 int StartTool(NvtxGetExportTableFunc_t get_table) {
   const auto* callbacks = static_cast<const NvtxExportTableCallbacks*>(get_table(NVTX_ETID_CALLBACKS));
