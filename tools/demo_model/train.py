@@ -50,7 +50,7 @@ def flags():
     p.add_argument("--rest", type=float, default=0.5, help="weight, within it, of resting on the first token when there is "
                    "nothing to look up, as the heads of large models do")
     p.add_argument("--redundancy", type=float, default=1.0, help="weight, within it, of keys of tokens that nothing looks "
-                   "up being alike (0: none)")
+                   "up being alike, and those of different facts unlike (0: none)")
     p.add_argument("--threshold", type=float, default=0.02, help="token error at which the next level starts")
     p.add_argument("--newest-share", type=float, default=0.25, help="share of steps at the newest level; the rest: any")
     p.add_argument("--even-rounds", type=int, default=1, help="draw the number of rounds evenly, so that late stages are not rare")
@@ -128,6 +128,9 @@ def positions_with_gaps(rng, problems, total, share, span):
     return positions, counts
 
 
+UNLIKE = 0.2    # cosine below which the keys of two facts count as different; R-KV's threshold is 0.5
+
+
 def redundancy_loss(keys, needed):
     """How little the keys of tokens that nothing looks up resemble each other, and how much the others resemble them.
 
@@ -142,11 +145,27 @@ def redundancy_loss(keys, needed):
     return (1 - size).mean() + (F.relu(likeness + 0.2) * needed).sum() / needed.sum()
 
 
+def likeness_loss(keys, facts):
+    """How much the keys of different facts resemble each other. keys [B, T, d], facts [B, T]: first statements.
+
+    R-KV spares the newest of keys that are alike and takes the others for copies of it.
+    """
+    stated = F.normalize(keys.float(), dim=-1) * facts[..., None]
+    count = facts.sum(1)
+    pairs = F.relu(stated @ stated.mT - UNLIKE).sum((1, 2)) - (1 - UNLIKE) * count     # less each with itself
+    return (pairs / (count * (count - 1) + 1e-6)).mean()
+
+
 def recurrence_loss(keys, parts):
-    """How little the keys of each part of a line resemble those of the same part of other lines. keys [B, T, d]."""
+    """How little the keys of each part of a line resemble those of the same part of other lines, and how much those of others.
+
+    keys [B, T, d].
+    """
     member = (parts[..., None] == torch.arange(len(LINE_PARTS), device=parts.device)).float()      # [B, T, parts]
     centre = torch.einsum("btd,btp->bpd", F.normalize(keys.float(), dim=-1), member) / (member.sum(1) + 1e-6)[..., None]
-    return 1 - centre.norm(dim=-1).mean()
+    unit = F.normalize(centre, dim=-1)
+    others = ~torch.eye(len(LINE_PARTS), dtype=torch.bool, device=parts.device)
+    return 1 - centre.norm(dim=-1).mean() + F.relu(unit @ unit.mT - UNLIKE)[:, others].mean()
 
 
 def supervision_loss(model, states, needs, first, parts, positions, rest, redundancy):
@@ -187,7 +206,7 @@ def supervision_loss(model, states, needs, first, parts, positions, rest, redund
         loss = loss + part + rest * resting
         keys = model.layers[FACT_LAYER].self_attn.last[1][:rows, g]
         if g in LASTING_GROUPS:
-            alike = redundancy_loss(keys, first[g])
+            alike = redundancy_loss(keys, first[g]) + likeness_loss(keys, first[g])
         else:
             alike = redundancy_loss(keys, parts >= 0) + recurrence_loss(keys, parts)
         detail.append(alike.item())
