@@ -1,7 +1,7 @@
 """Trains the demo model on generated problems; stops and resumes anywhere.
 
-    python tools/demo_model/train.py --out build/demo_model --tokens 20e6            # start, or go on
-    torchrun --nproc-per-node 2 tools/demo_model/train.py --out ... --tokens 20e6     # data parallel on CPU cores
+    python tools/demo_model/train.py --out build/demo_model --tokens 8e6             # start, or go on
+    torchrun --nproc-per-node 2 tools/demo_model/train.py --out ... --tokens 8e6     # data parallel on CPU cores
 
 A run is a function of its flags: problems are drawn from (seed, step, rank). Levels of length advance when the token error
 of the newest level is small. While rows are short the attention of a few heads is supervised (the facts of task.py say
@@ -39,8 +39,8 @@ SUPERVISED_PAIRS = 400_000                    # (query, key) pairs of a step: so
 def flags():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", required=True)
-    p.add_argument("--tokens", type=float, default=20e6, help="length of the whole run; the rate falls towards it")
-    p.add_argument("--decay", type=float, default=0.3, help="share of the run over which the rate falls to 2 %%")
+    p.add_argument("--tokens", type=float, default=8e6, help="length of the whole run; the rate falls towards it")
+    p.add_argument("--decay", type=float, default=0.5, help="share of the run over which the rate falls to 2 %%")
     p.add_argument("--tokens-per-step", type=int, default=3200)
     p.add_argument("--muon-lr", type=float, default=0.02)
     p.add_argument("--embedding-lr", type=float, default=0.02)
@@ -52,7 +52,7 @@ def flags():
     p.add_argument("--redundancy", type=float, default=1.0, help="weight, within it, of keys of tokens that nothing looks "
                    "up being alike, and those of different facts unlike (0: none)")
     p.add_argument("--threshold", type=float, default=0.02, help="token error at which the next level starts")
-    p.add_argument("--newest-share", type=float, default=0.25, help="share of steps at the newest level; the rest: any")
+    p.add_argument("--newest-share", type=float, default=0, help="share of steps at the newest level; the rest: any")
     p.add_argument("--even-rounds", type=int, default=1, help="draw the number of rounds evenly, so that late stages are not rare")
     p.add_argument("--header-weight", type=float, default=4, help="weight of the few tokens that end or go on with a chain")
     p.add_argument("--gap", type=float, default=0.5, help="share of rows with gaps in their positions")
