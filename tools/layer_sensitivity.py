@@ -5,7 +5,8 @@ Answers that `cairn eval` has got with the full cache are read again, token by t
 one layer alone to a few sizes, in decoding (the prompt is left alone until the first buffer is full). A layer's damage at
 a size is the mean Kullback-Leibler divergence of the next token's distribution from the full cache's. What is printed:
 that table, and the budgets of mean --budget whose damages have the least sum (between the measured sizes the damage is
-read off a straight line in logarithms; at the longest answer's length it is nothing).
+read off a straight line in logarithms; at the longest answer's length it is nothing). The weights are for that
+--budget: at another mean they may do more damage than equal budgets.
 
   python3 tools/layer_sensitivity.py --model DIR --eval OUT [--num 4] [--budget 128] [--buffer 64] [--window 8]
 
