@@ -110,37 +110,43 @@ absl::StatusOr<EventQueries> Compressor::Begin(const float* rings, int64_t logic
   return EventQueries{gathered_.data<float>(), oldest};
 }
 
-// scores [layers * kv_heads, the largest n - w] of this rank's heads.
-Tensor Compressor::Score(Context& context, absl::Span<const LayerTask> layers) {
-  const int64_t kv_heads = shape_.heads.kv_heads.size(), count = static_cast<int64_t>(layers.size());
-  std::vector<KvView> views;
-  std::vector<int32_t> numbers;
+Compressor::Inputs Compressor::InputsOf(Context& context, absl::Span<const LayerTask> layers) {
+  Inputs inputs;
   std::vector<WindowRing> rings;
-  int32_t longest = 0;
   const int64_t floats = static_cast<int64_t>(config_.window) * shape_.heads.query_heads.size() * shape_.head_dim;
   const int replicas = shape_.heads.kv_replicas;
   for (const LayerTask& task : layers) {
     CAIRN_CHECK(task.kv.num_slots > config_.window, task.kv.num_slots, " slots, a window of ", config_.window);
-    longest = std::max(longest, task.kv.num_slots);
-    views.push_back(task.kv);
-    numbers.push_back(shape_.first_layer + task.layer);
+    inputs.longest = std::max(inputs.longest, task.kv.num_slots);
+    inputs.kv.push_back(task.kv);
+    inputs.numbers.push_back(shape_.first_layer + task.layer);
+    inputs.windows.push_back(task.queries.windows);
     for (int replica = 0; replica < replicas && scorer_->needs_queries(); ++replica) {
       const int64_t peer = sync_.is_replicated() ? sync_.Peer(replica) * gathered_.dim(1) : 0;
       rings.push_back({task.queries.rings + peer + task.layer * floats, task.queries.oldest});
     }
   }
-  CAIRN_CHECK(Takes(layers.size(), longest), count, " layers of ", longest, " slots, room for ", slots_at_once_);
-  ScorerInputs inputs = {.kv = views,
-                         .queries = {},
-                         .layers = numbers,
-                         .first_kv_head = static_cast<int32_t>(shape_.heads.kv_heads.begin)};
+  const int64_t count = static_cast<int64_t>(layers.size());
+  CAIRN_CHECK(Takes(layers.size(), inputs.longest), count, " layers of ", inputs.longest, " slots, room for ",
+              slots_at_once_);
   if (scorer_->needs_queries()) {
     inputs.queries = queries_.Rows(0, count * config_.window);
     WindowQueries(context, rings, replicas, inputs.queries);
   }
-  const Tensor scores = Matrix(scores_, count * kv_heads, longest - config_.window);
-  scorer_->Score(context, inputs, scores);
+  return inputs;
+}
+
+// scores [layers * kv_heads, the largest n - w] of this rank's heads.
+Tensor Compressor::Score(Context& context, absl::Span<const LayerTask> layers) {
+  const Inputs inputs = InputsOf(context, layers);
+  const int64_t rows = static_cast<int64_t>(layers.size()) * shape_.heads.kv_heads.size();
+  const Tensor scores = Matrix(scores_, rows, inputs.longest - config_.window);
+  scorer_->Score(context, inputs.View(static_cast<int32_t>(shape_.heads.kv_heads.begin)), scores);
   return scores;
+}
+
+void Compressor::Observe(Context& context, absl::Span<const LayerTask> layers) {
+  scorer_->Observe(context, InputsOf(context, layers).View(static_cast<int32_t>(shape_.heads.kv_heads.begin)));
 }
 
 KeepPlan Compressor::Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers) {

@@ -35,6 +35,7 @@ struct CompressorShape {
 struct EventQueries {
   const float* rings = nullptr;
   int32_t oldest = 0;
+  int32_t windows = 1;  // that the sequence's slots have seen, this one included (Scorer::observes)
 };
 
 // A layer of a sequence, and how many of its slots stay.
@@ -54,7 +55,11 @@ class Compressor {
   KeepScope scope() const { return scope_; }
   RankSync& sync() { return sync_; }
 
-  // Whether Plan takes so many layers together, the longest of so many slots. On CPU one; on a GPU as many as fill it.
+  // Whether the method has to see queries between events.
+  bool observes() const { return scorer_->observes(); }
+
+  // Whether Plan and Observe take so many layers together, the longest of so many slots. On CPU one; on a GPU as many
+  // as fill it.
   bool Takes(size_t layers, int32_t slots) const;
 
   // Begins an event of one sequence. rings: of this rank (read where the method needs queries), `logical_length` tokens
@@ -64,6 +69,9 @@ class Compressor {
 
   // Scopes head and layer: what layers (of this stage) keep, each by itself. Scope layer is collective.
   absl::StatusOr<KeepPlan> Plan(Context& context, absl::Span<const LayerTask> layers);
+
+  // The running scores of the layers' slots see the window's queries; nothing is kept or dropped.
+  void Observe(Context& context, absl::Span<const LayerTask> layers);
 
   // Scope sequence: adds this rank's part of the layers' scores to sums [num_slots - window] int64 (fixed point; all
   // layers have as many slots); after all layers of all stages, SelectFrom sums over the tp group and selects.
@@ -82,6 +90,18 @@ class Compressor {
   Compressor(const CompressionConfig& config, const CompressorShape& shape, RankSync sync, bool is_cpu);
 
   absl::Status Allocate(Device device);
+  // What a scorer is given, of layers of up to `longest` slots.
+  struct Inputs {
+    std::vector<KvView> kv;
+    std::vector<int32_t> numbers, windows;
+    Tensor queries;
+    int32_t longest = 0;
+
+    ScorerInputs View(int32_t first_kv_head) const {
+      return {.kv = kv, .queries = queries, .layers = numbers, .windows = windows, .first_kv_head = first_kv_head};
+    }
+  };
+  Inputs InputsOf(Context& context, absl::Span<const LayerTask> layers);
   Tensor Score(Context& context, absl::Span<const LayerTask> layers);
   void AddHeads(Context& context, const Tensor& scores, const Tensor& sums);
   KeepPlan Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers);

@@ -14,9 +14,10 @@ struct Algorithm {
 };
 
 constexpr Algorithm kAlgorithms[] = {
-    {"rkv", MakeRkvScorer},       {"snapkv", MakeSnapKvScorer},   {"streamingllm", MakeStreamingLlmScorer},
-    {"h2o", MakeH2oScorer},       {"keydiff", MakeKeyDiffScorer}, {"gkv", MakeGkvScorer},
-    {"random", MakeRandomScorer},
+    {"rkv", MakeRkvScorer},       {"rkv-history", MakeRkvHistoryScorer},
+    {"snapkv", MakeSnapKvScorer}, {"streamingllm", MakeStreamingLlmScorer},
+    {"h2o", MakeH2oScorer},       {"keydiff", MakeKeyDiffScorer},
+    {"gkv", MakeGkvScorer},       {"random", MakeRandomScorer},
 };
 
 const Algorithm* Find(const std::string& name) {

@@ -23,8 +23,9 @@ struct ScorerInputs {
   // [layers * w, kv_heads * group, d] f32 after RoPE, row r of a layer being the query of its slot n - w + r, the whole
   // group of every KV head (heads of KV head h are h * group ..). Empty where the scorer does not need them.
   Tensor queries;
-  absl::Span<const int32_t> layers;  // their numbers in the model
-  int32_t first_kv_head = 0;         // of the model: the cache's head 0
+  absl::Span<const int32_t> layers;   // their numbers in the model
+  absl::Span<const int32_t> windows;  // how many their sequence's slots have seen, this one included (Scorer::observes)
+  int32_t first_kv_head = 0;          // of the model: the cache's head 0
 
   // The candidates of each layer.
   absl::InlinedVector<int32_t, 64> Candidates(int window) const {
@@ -39,8 +40,10 @@ class Scorer {
   virtual ~Scorer() = default;
 
   virtual bool needs_queries() const = 0;
-  // A float per slot and head in the cache (KvBlockLayout::has_score) that moves with its slot, 0 in a new slot.
-  virtual bool needs_running_score() const { return false; }
+  // Floats per slot and head in the cache (KvBlockLayout::num_scores) that move with their slot, 0 in a new slot.
+  virtual int num_running_scores() const { return 0; }
+  // Whether it has to see the window's queries once in a window, between events too (Observe).
+  virtual bool observes() const { return false; }
   // The first slots that stay whatever their score.
   virtual int num_sinks() const { return 0; }
 
@@ -50,6 +53,8 @@ class Scorer {
   // behind a shorter layer's is any number. May write the running scores of kv's slots. Allocates
   // nothing on the device once it has seen, or reserved, the largest matrix.
   virtual void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const = 0;
+  // The running scores alone, as Score would leave them. Where the method observes.
+  virtual void Observe(Context&, const ScorerInputs&) const {}
 };
 
 // Of config.algorithm (not "none"); `config` is valid. registry.cc has one line per method.

@@ -1,6 +1,7 @@
 #include "compression/trigger.h"
 
 #include "compression/budget.h"
+#include "compression/scorer.h"
 #include "kernels/core/check.h"
 
 namespace cairn {
@@ -8,6 +9,7 @@ namespace cairn {
 Trigger::Trigger(const CompressionConfig& config, const std::vector<int32_t>& budgets) : config_(config) {
   if (!config_.enabled()) return;
   min_budget_ = *std::min_element(budgets.begin(), budgets.end());
+  observes_ = MakeScorer(config_)->observes();
   CAIRN_CHECK(min_budget_ > config_.window && config_.buffer >= config_.window, min_budget_, " ", config_.buffer);
 }
 
@@ -26,6 +28,14 @@ bool Trigger::EventAt(int64_t prompt_length, int64_t fed) const {
   const int64_t first = FirstEvent(prompt_length);
   if (!config_.decode) return fed == first;
   return fed >= first && (fed - first) % config_.buffer == 0 && (config_.bounded_prefill || fed >= prompt_length);
+}
+
+bool Trigger::ObservesAt(int64_t prompt_length, int64_t fed) const {
+  if (!observes_ || !config_.decode || fed < prompt_length || fed <= config_.window) return false;
+  const int64_t from_first = fed - FirstEvent(prompt_length);
+  if (from_first < 0) return -from_first % config_.window == 0;
+  const int64_t since_event = from_first % config_.buffer;
+  return since_event > 0 && since_event % config_.window == 0;
 }
 
 int64_t Trigger::ChunkEnd(int64_t prompt_length, int64_t fed) const {

@@ -29,6 +29,9 @@ class Trigger {
   // Whether an event follows the forward that brought the sequence to `fed` tokens. Prompt tokens come in chunks, so
   // `fed` may lie inside the prompt; after it, forwards are of one token.
   bool EventAt(int64_t prompt_length, int64_t fed) const;
+  // Whether a method that observes sees the window's queries after that forward, without an event: once in a window of
+  // decoded tokens, counted from each event, and before the first one back from it.
+  bool ObservesAt(int64_t prompt_length, int64_t fed) const;
   // A chunk that starts at `fed` must not go beyond this many tokens: bounded prefill ends chunks where an event is
   // due, otherwise there is no such end.
   int64_t ChunkEnd(int64_t prompt_length, int64_t fed) const;
@@ -39,6 +42,7 @@ class Trigger {
  private:
   CompressionConfig config_;
   int64_t min_budget_ = 0;
+  bool observes_ = false;
 };
 
 }  // namespace cairn

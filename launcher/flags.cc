@@ -57,8 +57,9 @@ ABSL_FLAG(
     "memory of each rank, with --device=cuda of its GPU, such as 80GiB; 0: the GPU's here, or this host's free memory "
     "over all ranks");
 
-ABSL_FLAG(std::string, kv_compression, cairn::CompressionConfig().algorithm,
-          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff, gkv or random: docs/compression.md");
+ABSL_FLAG(
+    std::string, kv_compression, cairn::CompressionConfig().algorithm,
+    "none (the full cache), rkv, rkv-history, snapkv, streamingllm, h2o, keydiff, gkv or random: docs/compression.md");
 ABSL_FLAG(int32_t, kv_budget, cairn::CompressionConfig().budget,
           "slots that a KV head of a layer keeps when it is compressed, the window included (mean over layers)");
 ABSL_FLAG(int32_t, kv_buffer, cairn::CompressionConfig().buffer, "tokens between compressions");
@@ -70,10 +71,11 @@ ABSL_FLAG(double, kv_beta, cairn::CompressionConfig().beta, "slope of the pyrami
 ABSL_FLAG(std::string, kv_scope, cairn::CompressionConfig().scope,
           "who shares a kept set: head (nobody), layer (its KV heads) or sequence (all layers too)");
 ABSL_FLAG(double, kv_lambda, cairn::CompressionConfig().mix_lambda,
-          "rkv, gkv with redundancy: weight of importance, the rest is redundancy's");
+          "rkv, rkv-history, gkv with redundancy: weight of importance, the rest is redundancy's");
 ABSL_FLAG(double, kv_threshold, cairn::CompressionConfig().similarity_threshold,
           "rkv: cosine above which two keys are near-duplicates");
-ABSL_FLAG(int32_t, kv_kernel, cairn::CompressionConfig().kernel_size, "rkv, snapkv: width of the pooling, odd");
+ABSL_FLAG(int32_t, kv_kernel, cairn::CompressionConfig().kernel_size,
+          "rkv, rkv-history, snapkv: width of the pooling, odd");
 ABSL_FLAG(std::string, kv_pooling, cairn::CompressionConfig().pooling, "snapkv: max or avg");
 ABSL_FLAG(std::string, kv_group_reduce, cairn::CompressionConfig().group_reduce,
           "snapkv: mean, max or sum over the query heads of a KV head");

@@ -25,7 +25,7 @@ class Compaction {
         layers_(layers),
         kv_heads_(gpu.small() ? 2 : 8),
         buffer_(gpu.small() ? 8 : 128),
-        layer_(gpu, kv_heads_, kHeadDim, layers, slots, /*has_score=*/true),
+        layer_(gpu, kv_heads_, kHeadDim, layers, slots, /*num_scores=*/1),
         scores_(gpu.Allocate(static_cast<size_t>(rows()) * slots * sizeof(float))),
         pooled_(gpu.Allocate(static_cast<size_t>(rows()) * slots * sizeof(float))),
         queries_(gpu.Allocate(static_cast<size_t>(layers) * kWindow * q_heads() * kHeadDim * sizeof(float))),
@@ -62,7 +62,7 @@ class Compaction {
     CopyFromHost(gpu_.context(), kept.data(), this->kept());
   }
 
-  void Importance() { WindowImportance(gpu_.context(), views_, queries(), scores()); }
+  void Importance() { WindowImportance(gpu_.context(), views_, queries(), kWindow, scores()); }
   // A buffer of new keys since the last event, or nothing that could be remembered.
   void Prepare() { layer_.SetMemory(buffer_); }
   void Redundancy(bool remembers) {

@@ -12,8 +12,8 @@ constexpr int kBlockSize = 16;
 
 }  // namespace
 
-PagedLayer::PagedLayer(Gpu& gpu, int kv_heads, int head_dim, int64_t sequences, int32_t slots, bool has_score)
-    : gpu_(gpu), layout_{kv_heads, head_dim, kBlockSize, DType::kBFloat16, has_score} {
+PagedLayer::PagedLayer(Gpu& gpu, int kv_heads, int head_dim, int64_t sequences, int32_t slots, int num_scores)
+    : gpu_(gpu), layout_{kv_heads, head_dim, kBlockSize, DType::kBFloat16, num_scores} {
   const int32_t blocks = (slots + kBlockSize - 1) / kBlockSize;
   const int64_t pool_bytes = sequences * blocks * static_cast<int64_t>(layout_.block_bytes());
   // Positions are random bits too: without a sliding window nothing reads them.

@@ -14,7 +14,7 @@ namespace cairn::bench {
 
 class PagedLayer {
  public:
-  PagedLayer(Gpu& gpu, int kv_heads, int head_dim, int64_t sequences, int32_t slots, bool has_score = false);
+  PagedLayer(Gpu& gpu, int kv_heads, int head_dim, int64_t sequences, int32_t slots, int num_scores = 0);
 
   // One row a sequence: the last token's.
   const std::vector<SequenceRows>& rows() const { return rows_; }

@@ -83,7 +83,7 @@ void BenchRedundancy(benchmark::State& state, const Shape& shape, DType dtype, K
 void BenchImportance(benchmark::State& state, const Shape& shape, DType dtype) {
   Layer layer(shape, dtype, KeysLike::kLonely);
   Measure(state, layer.logit_flops(), layer.key_bytes(),
-          [&] { WindowImportance(SharedContext(), {layer.kv}, layer.q(), layer.out()); });
+          [&] { WindowImportance(SharedContext(), {layer.kv}, layer.q(), kWindow, layer.out()); });
 }
 
 void BenchAttention(benchmark::State& state, const Shape& shape, DType dtype) {

@@ -12,7 +12,7 @@ class GkvScorer : public Scorer {
   explicit GkvScorer(const CompressionConfig& config) : config_(config) {}
 
   bool needs_queries() const override { return true; }
-  bool needs_running_score() const override { return true; }
+  int num_running_scores() const override { return 1; }
 
   void Reserve(const Context& context, int64_t floats) const override { temporary_.Floats(context, 1, floats); }
   void Score(Context& context, const ScorerInputs& inputs, const Tensor& scores) const override {

@@ -10,6 +10,7 @@
 namespace cairn {
 
 std::unique_ptr<Scorer> MakeRkvScorer(const CompressionConfig& config);
+std::unique_ptr<Scorer> MakeRkvHistoryScorer(const CompressionConfig& config);
 std::unique_ptr<Scorer> MakeSnapKvScorer(const CompressionConfig& config);
 std::unique_ptr<Scorer> MakeStreamingLlmScorer(const CompressionConfig& config);
 std::unique_ptr<Scorer> MakeH2oScorer(const CompressionConfig& config);

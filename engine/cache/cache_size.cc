@@ -26,7 +26,7 @@ absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptio
                                .head_dim = static_cast<int>(config.head_dim),
                                .block_size = options.block_size,
                                .dtype = dtype,
-                               .has_score = scorer != nullptr && scorer->needs_running_score()},
+                               .num_scores = scorer != nullptr ? scorer->num_running_scores() : 0},
                     .rings = {.window = needs_queries ? options.compression.window : 0,
                               .heads = static_cast<int>(heads.query_heads.size()),
                               .head_dim = static_cast<int>(config.head_dim)}};

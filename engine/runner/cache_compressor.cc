@@ -127,20 +127,24 @@ absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vec
   fingerprints_.clear();
   waiting_.clear();
   side_by_side_.clear();
+  observing_.clear();
   for (const SequenceStep& step : plan.sequences) {
-    if (!step.compress) continue;
-    CAIRN_ASSIGN_OR_RETURN(const EventQueries queries,
-                           compressor_->Begin(cache.QueryRing(step.sequence, 0), cache.logical_length(step.sequence)));
-    if (compressor_->scope() == KeepScope::kSequence) {
+    if (!step.compress && !step.observe) continue;
+    CAIRN_ASSIGN_OR_RETURN(const EventQueries queries, BeginEvent(cache, step.sequence));
+    if (!step.compress) {
+      for (int layer = 0; layer < cache.num_layers(); ++layer) {
+        NoteObservation(cache, {.id = {step.sequence, layer}, .queries = queries});
+      }
+    } else if (compressor_->scope() == KeepScope::kSequence) {
       CAIRN_RETURN_IF_ERROR(SelectForSequence(cache, step.sequence, queries, selected));
-      continue;
+    } else {
+      NoteLayers(cache, step.sequence, queries);
     }
-    NoteLayers(cache, step.sequence, queries);
     // Queries that other ranks have sent last until the next event.
-    if (!has_own_heads()) CAIRN_RETURN_IF_ERROR(CompressWaiting(cache));
+    if (!has_own_heads()) CAIRN_RETURN_IF_ERROR(WorkOffWaiting(cache));
   }
-  CAIRN_RETURN_IF_ERROR(CompressWaiting(cache));
-  CompressSideBySide(cache);
+  CAIRN_RETURN_IF_ERROR(WorkOffWaiting(cache));
+  WorkOffSideBySide(cache);
   for (const SequenceStep& step : plan.sequences) {
     if (step.compress && compressor_->scope() != KeepScope::kSequence) cache.FreeTails(step.sequence);
   }
@@ -179,7 +183,21 @@ void CacheCompressor::Record(Context& context, const KvCache& cache, const Layer
   }
 }
 
-// The layers of a sequence that have more slots than their budget: for CompressWaiting, or CompressSideBySide.
+absl::StatusOr<EventQueries> CacheCompressor::BeginEvent(const KvCache& cache, int32_t sequence) {
+  CAIRN_ASSIGN_OR_RETURN(EventQueries queries,
+                         compressor_->Begin(cache.QueryRing(sequence, 0), cache.logical_length(sequence)));
+  queries.windows = ++open_[sequence].windows;
+  return queries;
+}
+
+void CacheCompressor::NoteObservation(const KvCache& cache, LayerEvent event) {
+  event.observes = true;
+  const int32_t slots = cache.physical_length(event.id.sequence, event.id.layer);
+  (!workers_.empty() && slots <= worker_slots_ ? side_by_side_ : observing_).push_back(event);
+}
+
+// The layers of a sequence that have more slots than their budget: for WorkOffWaiting, or WorkOffSideBySide. The others
+// observe, where the method does.
 void CacheCompressor::NoteLayers(const KvCache& cache, int32_t sequence, const EventQueries& queries) {
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
     const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
@@ -187,35 +205,50 @@ void CacheCompressor::NoteLayers(const KvCache& cache, int32_t sequence, const E
     value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
     const LayerEvent event = {.id = {sequence, layer}, .queries = queries, .number = fingerprints_.size()};
     fingerprints_.push_back(static_cast<int64_t>(value));
-    if (slots <= budget) continue;
+    if (slots <= budget) {
+      if (compressor_->observes()) NoteObservation(cache, event);
+      continue;
+    }
     const bool takes_worker = !workers_.empty() && !shadow_.has_value() && slots <= worker_slots_;
     (takes_worker ? side_by_side_ : waiting_).push_back(event);
   }
 }
 
 // As many together as the compressor takes.
-absl::Status CacheCompressor::CompressWaiting(KvCache& cache) {
-  const absl::Span<const LayerEvent> events = waiting_;
+absl::Status CacheCompressor::InTurn(const KvCache& cache, absl::Span<const LayerEvent> events,
+                                     absl::FunctionRef<absl::Status(absl::Span<const LayerEvent>)> together) {
   for (size_t begin = 0, end = 0; begin < events.size(); begin = end) {
     int32_t longest = 0;
     for (; end < events.size(); ++end) {
       longest = std::max(longest, cache.physical_length(events[end].id.sequence, events[end].id.layer));
       if (end > begin && !compressor_->Takes(end + 1 - begin, longest)) break;
     }
-    CAIRN_RETURN_IF_ERROR(
-        CompressTogether(*context_, *compressor_, cache, events.subspan(begin, end - begin), evictions_));
+    CAIRN_RETURN_IF_ERROR(together(events.subspan(begin, end - begin)));
   }
+  return absl::OkStatus();
+}
+
+absl::Status CacheCompressor::WorkOffWaiting(KvCache& cache) {
+  CAIRN_RETURN_IF_ERROR(InTurn(cache, waiting_, [&](absl::Span<const LayerEvent> events) {
+    return CompressTogether(*context_, *compressor_, cache, events, evictions_);
+  }));
+  CAIRN_RETURN_IF_ERROR(InTurn(cache, observing_, [&](absl::Span<const LayerEvent> events) {
+    compressor_->Observe(*context_, TasksOf(cache, events));
+    return absl::OkStatus();
+  }));
   waiting_.clear();
+  observing_.clear();
   return absl::OkStatus();
 }
 
 // Of layers that no other rank has a part in: nothing waits, nothing fails.
-void CacheCompressor::CompressSideBySide(KvCache& cache) {
+void CacheCompressor::WorkOffSideBySide(KvCache& cache) {
   std::vector<std::vector<Eviction>> evictions(side_by_side_.size());
   context_->threads().ParallelFor(static_cast<int64_t>(side_by_side_.size()), [&](int64_t task, int thread) {
     Worker& worker = workers_[thread];
-    const absl::Status status = CompressTogether(*worker.context, *worker.compressor, cache,
-                                                 absl::MakeConstSpan(&side_by_side_[task], 1), evictions[task]);
+    const absl::Span<const LayerEvent> event = absl::MakeConstSpan(&side_by_side_[task], 1);
+    if (event[0].observes) return worker.compressor->Observe(*worker.context, TasksOf(cache, event));
+    const absl::Status status = CompressTogether(*worker.context, *worker.compressor, cache, event, evictions[task]);
     CAIRN_CHECK(status.ok(), status.ToString());
   });
   for (std::vector<Eviction>& some : evictions) {
@@ -223,19 +256,23 @@ void CacheCompressor::CompressSideBySide(KvCache& cache) {
   }
 }
 
-absl::Status CacheCompressor::CompressTogether(Context& context, Compressor& compressor, KvCache& cache,
-                                               absl::Span<const LayerEvent> events, std::vector<Eviction>& evictions) {
-  std::vector<LayerId> layers;
+std::vector<LayerTask> CacheCompressor::TasksOf(const KvCache& cache, absl::Span<const LayerEvent> events) const {
   std::vector<LayerTask> tasks;
   for (const LayerEvent& event : events) {
     const auto [sequence, layer] = event.id;
-    layers.push_back(event.id);
     tasks.push_back({.kv = cache.View(sequence, layer),
                      .queries = event.queries,
                      .layer = layer,
                      .budget = BudgetOf(sequence, layer)});
   }
-  CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor.Plan(context, tasks));
+  return tasks;
+}
+
+absl::Status CacheCompressor::CompressTogether(Context& context, Compressor& compressor, KvCache& cache,
+                                               absl::Span<const LayerEvent> events, std::vector<Eviction>& evictions) {
+  std::vector<LayerId> layers;
+  for (const LayerEvent& event : events) layers.push_back(event.id);
+  CAIRN_ASSIGN_OR_RETURN(const KeepPlan plan, compressor.Plan(context, TasksOf(cache, events)));
   for (size_t l = 0; l < events.size(); ++l) {
     // Where every rank has heads of its own there is no set to compare: the counts, and the length that led to them.
     if (!has_own_heads()) {

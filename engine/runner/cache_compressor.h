@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "compression/compressor.h"
@@ -34,8 +35,8 @@ class CacheCompressor {
   void Open(const OpenSequence& open);
   // What the last stage has selected in an earlier step. Before the plan's sequences are appended to.
   void Apply(KvCache& cache, const std::vector<Compaction>& compactions);
-  // The events of the plan, after its forward has gone through this stage's layers. On the last stage, with scope
-  // sequence, adds what is to be kept to `selected`.
+  // The events and observations of the plan, after its forward has gone through this stage's layers. On the last stage,
+  // with scope sequence, adds what is to be kept to `selected`.
   absl::Status Run(KvCache& cache, const StepPlan& plan, std::vector<Compaction>& selected);
 
   // One layer of `slots` slots is scored and selected from, so that later ones allocate nothing; the cache stays as it
@@ -55,6 +56,7 @@ class CacheCompressor {
     std::string request_id;
     int32_t index = 0;
     Budgets budgets = {};
+    int32_t windows = 0;  // whose queries its slots have seen
   };
 
   CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
@@ -65,11 +67,12 @@ class CacheCompressor {
     std::unique_ptr<Context> context;
     std::unique_ptr<Compressor> compressor;
   };
-  // An event's layer; `number` counts the layers of the step's events.
+  // An event's layer; `number` counts the layers of the step's events. Or one that observes alone.
   struct LayerEvent {
     LayerId id;
     EventQueries queries;
     size_t number = 0;
+    bool observes = false;
   };
 
   absl::Status AddWorkers(const CompressionConfig& config, CompressorShape shape);
@@ -77,8 +80,13 @@ class CacheCompressor {
   void Record(Context& context, const KvCache& cache, const LayerId& id, const Tensor& kept,
               std::vector<Eviction>& evictions);
   void NoteLayers(const KvCache& cache, int32_t sequence, const EventQueries& queries);
-  absl::Status CompressWaiting(KvCache& cache);
-  void CompressSideBySide(KvCache& cache);
+  void NoteObservation(const KvCache& cache, LayerEvent event);
+  absl::StatusOr<EventQueries> BeginEvent(const KvCache& cache, int32_t sequence);
+  absl::Status InTurn(const KvCache& cache, absl::Span<const LayerEvent> events,
+                      absl::FunctionRef<absl::Status(absl::Span<const LayerEvent>)> together);
+  absl::Status WorkOffWaiting(KvCache& cache);
+  void WorkOffSideBySide(KvCache& cache);
+  std::vector<LayerTask> TasksOf(const KvCache& cache, absl::Span<const LayerEvent> events) const;
   absl::Status CompressTogether(Context& context, Compressor& compressor, KvCache& cache,
                                 absl::Span<const LayerEvent> events, std::vector<Eviction>& evictions);
   absl::Status SelectForSequence(KvCache& cache, int32_t sequence, const EventQueries& queries,
@@ -98,7 +106,7 @@ class CacheCompressor {
   std::unique_ptr<Compressor> compressor_;
   std::vector<Worker> workers_;  // one for each thread; none where one layer comes after the other
   int32_t worker_slots_ = 0;     // of the longest layer that they compress
-  std::vector<LayerEvent> waiting_, side_by_side_;
+  std::vector<LayerEvent> waiting_, side_by_side_, observing_;
   std::vector<OpenInfo> open_;         // by handle
   std::vector<int64_t> fingerprints_;  // of the step at hand: a value for each (event, layer)
   bool records_ = false;

@@ -122,7 +122,8 @@ void Scheduler::Feed(Sequence* sequence, int64_t& budget, StepPlan& plan) {
                             .position = static_cast<int32_t>(fed),
                             .tokens = {first, first + count},
                             .sample = sequence->awaits_token,
-                            .compress = trigger.EventAt(prompt, sequence->length.fed)});
+                            .compress = trigger.EventAt(prompt, sequence->length.fed),
+                            .observe = trigger.ObservesAt(prompt, sequence->length.fed)});
   Hold(sequence, footprint_.Held(used_, sequence->length, sequence->budgets));
   if (plan.sequences.back().compress) {
     if (footprint_.config().keep_scope() == KeepScope::kSequence) {

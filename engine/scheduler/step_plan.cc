@@ -31,7 +31,8 @@ int64_t StepPlan::num_tokens() const {
 }
 
 bool StepPlan::compresses() const {
-  return std::any_of(sequences.begin(), sequences.end(), [](const SequenceStep& step) { return step.compress; });
+  return std::any_of(sequences.begin(), sequences.end(),
+                     [](const SequenceStep& step) { return step.compress || step.observe; });
 }
 
 std::string StepPlan::Serialize() const {
@@ -56,6 +57,7 @@ std::string StepPlan::Serialize() const {
     out.PutVector(sequence.tokens);
     out.Put(sequence.sample);
     out.Put(sequence.compress);
+    out.Put(sequence.observe);
   }
   return out.Take();
 }
@@ -83,6 +85,7 @@ StepPlan StepPlan::Parse(const std::string& bytes) {
     sequence.tokens = in.GetVector<int32_t>();
     sequence.sample = in.Get<bool>();
     sequence.compress = in.Get<bool>();
+    sequence.observe = in.Get<bool>();
   }
   CAIRN_CHECK(in.at_end(), "a StepPlan has trailing bytes");
   return plan;

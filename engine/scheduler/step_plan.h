@@ -39,6 +39,7 @@ struct SequenceStep {
   std::vector<int32_t> tokens = {};  // a prompt chunk, or the one token decoded last
   bool sample = false;               // the last token's logits give a new token
   bool compress = false;             // after the forward of the whole step
+  bool observe = false;              // then: the scores of its slots see the last queries; an event does so by itself
 };
 
 // One set of slots that every head of every layer keeps (scope sequence): chosen by the last stage, ascending, the
@@ -57,7 +58,7 @@ struct StepPlan {
   std::vector<SequenceStep> sequences;
 
   int64_t num_tokens() const;
-  bool compresses() const;  // is any sequence compressed after this step?
+  bool compresses() const;  // is any sequence compressed, or observed, after this step?
   std::string Serialize() const;
   static StepPlan Parse(const std::string& bytes);
 };

@@ -4,7 +4,7 @@
 //   K         [kv_heads][block_size][head_dim]   keys after RoPE
 //   V         [kv_heads][block_size][head_dim]
 //   position  [kv_heads][block_size] int32       position of the token in the slot (per head: heads may differ)
-//   score     [kv_heads][block_size] float32     running score of the slot; only with has_score
+//   scores    num_scores x [kv_heads][block_size] float32     what methods remember of the slot
 // each plane padded to 64 bytes. Slot s of the sequence is in block block_table[s / block_size] at s % block_size.
 #ifndef CAIRN_KERNELS_CORE_KV_VIEW_H_
 #define CAIRN_KERNELS_CORE_KV_VIEW_H_
@@ -16,12 +16,15 @@
 
 namespace cairn {
 
+// At most so many planes of scores.
+inline constexpr int kMaxScores = 2;
+
 struct KvBlockLayout {
   int kv_heads = 0;  // on this rank
   int head_dim = 0;
   int block_size = 0;
   DType dtype = DType::kFloat32;  // of K and V: kFloat32, kBFloat16, kFloat16 or kFloat8E4M3 (without a scale)
-  bool has_score = false;         // a plane of running scores (H2O, G-KV), zero in new slots
+  int num_scores = 0;             // planes of what methods remember of a slot, zero in new ones; at most kMaxScores
 
   static constexpr size_t Align(size_t bytes) { return (bytes + 63) / 64 * 64; }
   size_t kv_plane_bytes() const {
@@ -31,11 +34,11 @@ struct KvBlockLayout {
   size_t k_offset() const { return 0; }
   size_t v_offset() const { return kv_plane_bytes(); }
   size_t position_offset() const { return 2 * kv_plane_bytes(); }
-  size_t score_plane_bytes() const {
-    return has_score ? Align(static_cast<size_t>(kv_heads) * block_size * sizeof(float)) : 0;
+  size_t score_plane_bytes() const { return Align(static_cast<size_t>(kv_heads) * block_size * sizeof(float)); }
+  size_t score_offset(int plane = 0) const {
+    return position_offset() + position_plane_bytes() + static_cast<size_t>(plane) * score_plane_bytes();
   }
-  size_t score_offset() const { return position_offset() + position_plane_bytes(); }
-  size_t block_bytes() const { return score_offset() + score_plane_bytes(); }
+  size_t block_bytes() const { return score_offset(num_scores); }
 };
 
 struct KvView {
@@ -65,9 +68,9 @@ struct KvView {
     return reinterpret_cast<int32_t*>(block(slot) + layout.position_offset()) +
            static_cast<size_t>(head) * layout.block_size + slot % layout.block_size;
   }
-  // With layout.has_score only.
-  float* score(int head, int32_t slot) const {
-    return reinterpret_cast<float*>(block(slot) + layout.score_offset()) +
+  // plane < layout.num_scores.
+  float* score(int head, int32_t slot, int plane = 0) const {
+    return reinterpret_cast<float*>(block(slot) + layout.score_offset(plane)) +
            static_cast<size_t>(head) * layout.block_size + slot % layout.block_size;
   }
 };

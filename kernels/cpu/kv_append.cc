@@ -22,7 +22,7 @@ void AppendRow(const Kernels& kernels, const float* k, const float* v, int32_t p
     convert(k + h * d, d, kv.k(h, slot));
     convert(v + h * d, d, kv.v(h, slot));
     *kv.position(h, slot) = position;
-    if (kv.layout.has_score) *kv.score(h, slot) = 0;
+    for (int plane = 0; plane < kv.layout.num_scores; ++plane) *kv.score(h, slot, plane) = 0;
   }
 }
 

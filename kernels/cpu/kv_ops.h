@@ -19,6 +19,8 @@ void DivideByRowMax(Context& context, const Tensor& x);
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out);
 void AddToRunningScores(Context& context, const KvView& kv, float factor, const Tensor& added, const Tensor& scores);
 void DecayRunningScores(Context& context, const KvView& kv, float decay, const Tensor& current, const Tensor& scores);
+void AverageRunningScores(Context& context, const KvView& kv, int window, int plane, int32_t windows,
+                          const Tensor& current, const Tensor& scores);
 
 void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept);
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed);

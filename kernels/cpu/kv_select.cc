@@ -160,7 +160,10 @@ class HeadCompaction {
     std::memcpy(target.v + to * row_bytes, source.v + from * row_bytes, row_bytes);
     constexpr int64_t kWord = sizeof(int32_t);
     std::memcpy(target.position + to * kWord, source.position + from * kWord, kWord);
-    if (kv_.layout.has_score) std::memcpy(target.score + to * kWord, source.score + from * kWord, kWord);
+    for (int plane = 0; plane < kv_.layout.num_scores; ++plane) {
+      const int64_t at = plane * static_cast<int64_t>(kv_.layout.score_plane_bytes());
+      std::memcpy(target.score + at + to * kWord, source.score + at + from * kWord, kWord);
+    }
   }
 
   const KvView& kv_;

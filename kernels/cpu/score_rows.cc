@@ -89,4 +89,17 @@ void DecayRunningScores(Context&, const KvView& kv, float decay, const Tensor& c
   }
 }
 
+void AverageRunningScores(Context&, const KvView& kv, int window, int plane, int32_t windows, const Tensor& current,
+                          const Tensor& scores) {
+  for (int head = 0; head < kv.layout.kv_heads; ++head) {
+    const int32_t newest = *kv.position(head, kv.num_slots - 1);
+    for (int32_t i = 0; i < kv.num_slots; ++i) {
+      const int32_t count = std::min(windows, (newest - *kv.position(head, i)) / window + 1);
+      float& running = *kv.score(head, i, plane);
+      running += (Row(current, head)[i] - running) / static_cast<float>(count);
+      if (i < scores.dim(1)) Row(scores, head)[i] = running;
+    }
+  }
+}
+
 }  // namespace cairn::cpu

@@ -51,7 +51,8 @@ void ReserveAttention(Context& context, int64_t rows, int64_t heads, int64_t hea
 
 void WindowQueries(Context& context, absl::Span<const WindowRing> rings, int rings_per_layer, const Tensor& out);
 void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
-void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, const Tensor& out);
+void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, int left_out,
+                      const Tensor& out);
 void WindowAttention(Context& context, absl::Span<const KvView> kv, const Tensor& queries, WindowReduce reduce,
                      int left_out, const Tensor& out);
 void KeyRedundancy(Context& context, absl::Span<const KvView> kv, int window, float threshold,
@@ -68,6 +69,8 @@ void AddToRunningScores(Context& context, absl::Span<const KvView> kv, int windo
                         const Tensor& scores);
 void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int window, float decay, const Tensor& current,
                         const Tensor& scores);
+void AverageRunningScores(Context& context, absl::Span<const KvView> kv, int window, int plane,
+                          absl::Span<const int32_t> windows, const Tensor& current, const Tensor& scores);
 
 void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
                 const Tensor& kept);

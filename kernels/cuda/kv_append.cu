@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   for (int h = static_cast<int>(threadIdx.x); h < step.kv_heads; h += kThreads) {
     *step.Position(s, h, slot) = positions[item.row];
-    if (step.score_offset != 0) *step.Score(s, h, slot) = 0;
+    for (int plane = 0; plane < step.num_scores; ++plane) *step.Score(s, h, slot, plane) = 0;
   }
 }
 

@@ -194,13 +194,16 @@ __global__ void __launch_bounds__(kThreads)
       v[j] = *UnitAt<U>(step, s, head, source, step.v_offset, units, unit);
     }
     int32_t positions[kMoves] = {};
-    float scores[kMoves] = {};
+    float scores[kMaxScores][kMoves] = {};
 #pragma unroll
     for (int j = 0; j < kMoves; ++j) {
       const int i = j * kThreads + thread;
       if (i >= count) continue;
       positions[j] = *step.Position(s, head, from[begin + i]);
-      if (step.score_offset != 0) scores[j] = *step.Score(s, head, from[begin + i]);
+#pragma unroll
+      for (int plane = 0; plane < kMaxScores; ++plane) {
+        if (plane < step.num_scores) scores[plane][j] = *step.Score(s, head, from[begin + i], plane);
+      }
     }
     __syncthreads();
 #pragma unroll
@@ -215,7 +218,10 @@ __global__ void __launch_bounds__(kThreads)
       const int i = j * kThreads + thread;
       if (i >= count) continue;
       *step.Position(s, head, begin + i) = positions[j];
-      if (step.score_offset != 0) *step.Score(s, head, begin + i) = scores[j];
+#pragma unroll
+      for (int plane = 0; plane < kMaxScores; ++plane) {
+        if (plane < step.num_scores) *step.Score(s, head, begin + i, plane) = scores[plane][j];
+      }
     }
   }
 }

@@ -15,6 +15,7 @@ constexpr int kMaxBlockSize = 1024;
 PagedStep StepOf(const PagedSequence* sequences, const int32_t* tables, const KvBlockLayout& layout) {
   CAIRN_CHECK(layout.block_size > 0 && layout.block_size <= kMaxBlockSize, "a block of ", layout.block_size,
               " slots on a GPU, at most ", kMaxBlockSize);
+  CAIRN_CHECK(layout.num_scores <= kMaxScores, layout.num_scores, " planes of scores");
   CAIRN_CHECK(layout.block_bytes() < size_t{1} << 31, "blocks of ", layout.block_bytes(), " bytes on a GPU");
   return {.sequences = sequences,
           .tables = tables,
@@ -26,7 +27,9 @@ PagedStep StepOf(const PagedSequence* sequences, const int32_t* tables, const Kv
           .block_bytes = static_cast<uint32_t>(layout.block_bytes()),
           .v_offset = static_cast<uint32_t>(layout.v_offset()),
           .position_offset = static_cast<uint32_t>(layout.position_offset()),
-          .score_offset = layout.has_score ? static_cast<uint32_t>(layout.score_offset()) : 0};
+          .score_offset = static_cast<uint32_t>(layout.score_offset()),
+          .score_plane_bytes = static_cast<uint32_t>(layout.score_plane_bytes()),
+          .num_scores = layout.num_scores};
 }
 
 }  // namespace

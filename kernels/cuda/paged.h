@@ -32,7 +32,8 @@ struct PagedStep {
   uint32_t block_factor;  // 2^32 / block_size, rounded up: a division is half of a kernel's instructions
   DType dtype;
   uint32_t block_bytes, v_offset, position_offset;
-  uint32_t score_offset;  // 0: no plane of scores
+  uint32_t score_offset, score_plane_bytes;  // of the first plane of scores, and of one
+  int32_t num_scores;
 
   // slot / block_size, exact for slots below 2^32 / block_size.
   __device__ __forceinline__ int32_t BlockIndex(int32_t slot) const {
@@ -52,8 +53,8 @@ struct PagedStep {
   __device__ __forceinline__ int32_t* Position(const PagedSequence& s, int32_t head, int32_t slot) const {
     return reinterpret_cast<int32_t*>(Block(s, slot) + position_offset) + InPlane(head, slot);
   }
-  __device__ __forceinline__ float* Score(const PagedSequence& s, int32_t head, int32_t slot) const {
-    return reinterpret_cast<float*>(Block(s, slot) + score_offset) + InPlane(head, slot);
+  __device__ __forceinline__ float* Score(const PagedSequence& s, int32_t head, int32_t slot, int32_t plane = 0) const {
+    return reinterpret_cast<float*>(Block(s, slot) + score_offset + plane * score_plane_bytes) + InPlane(head, slot);
   }
   // The slot of a row of the step; the row sees the slots up to it.
   __device__ __forceinline__ static int32_t SlotOf(const PagedSequence& s, int32_t row) {

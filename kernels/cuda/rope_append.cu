@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (thread == 0) {
     *step.Position(s, head, slot) = position;
-    if (step.score_offset != 0) *step.Score(s, head, slot) = 0;
+    for (int plane = 0; plane < step.num_scores; ++plane) *step.Score(s, head, slot, plane) = 0;
   }
 }
 

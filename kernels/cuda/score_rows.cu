@@ -100,6 +100,22 @@ __global__ void __launch_bounds__(kThreads)
   scores.row(blockIdx.x)[i] = running;
 }
 
+__global__ void __launch_bounds__(kThreads)
+    AverageRunningKernel(PagedStep step, int window, int plane, const int32_t* windows, RowView<const float> current,
+                         RowView<float> scores) {
+  const int i = Column();
+  const LayerRow row(step);
+  const PagedSequence s = step.sequences[row.layer];
+  if (i >= s.num_slots) return;
+  const int newest = *step.Position(s, row.head, s.num_slots - 1);
+  const int count = min(windows[row.layer], (newest - *step.Position(s, row.head, i)) / window + 1);
+  float& running = *step.Score(s, row.head, i, plane);
+  const float before = running;
+  const float mean = before + (current.row(blockIdx.x)[i] - before) / static_cast<float>(count);
+  running = mean;
+  if (i < s.num_slots - window) scores.row(blockIdx.x)[i] = mean;
+}
+
 int RowsPerLayer(const Tensor& x, size_t layers) { return static_cast<int>(x.dim(0)) / static_cast<int>(layers); }
 
 }  // namespace
@@ -146,6 +162,13 @@ void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int windo
                         const Tensor& scores) {
   CAIRN_LAUNCH(DecayRunningKernel, context.cuda().stream(), ByColumns(scores.dim(0), scores.dim(1)),
                UploadCaches(context, kv), window, decay, ViewRows<const float>(current), ViewRows<float>(scores));
+}
+
+void AverageRunningScores(Context& context, absl::Span<const KvView> kv, int window, int plane,
+                          absl::Span<const int32_t> windows, const Tensor& current, const Tensor& scores) {
+  CAIRN_LAUNCH(AverageRunningKernel, context.cuda().stream(), ByColumns(current.dim(0), current.dim(1)),
+               UploadCaches(context, kv), window, plane, context.cuda().Upload(windows.data(), windows.size()),
+               ViewRows<const float>(current), ViewRows<float>(scores));
 }
 
 }  // namespace cairn::cuda

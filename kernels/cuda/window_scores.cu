@@ -275,9 +275,10 @@ void LaunchLogits(const WindowParams& p, int32_t slots, unsigned rows, cudaStrea
   }
 }
 
-// finish(params, slots, rows) after the logits of so many rows, of at most so many slots.
+// finish(params, slots, rows) after the logits of so many rows, of at most so many slots. `by_group`: the largest of a
+// group's heads will do.
 template <typename Finish>
-void ForLogits(Context& context, absl::Span<const KvView> kv, const Tensor& queries, bool candidates_alone,
+void ForLogits(Context& context, absl::Span<const KvView> kv, const Tensor& queries, int left_out, bool by_group,
                const Finish& finish) {
   const int32_t layers = static_cast<int32_t>(kv.size()), heads = kv[0].layout.kv_heads;
   WindowParams p = {};
@@ -285,8 +286,8 @@ void ForLogits(Context& context, absl::Span<const KvView> kv, const Tensor& quer
   p.queries = ViewRows<const float>(queries);
   p.window = static_cast<int32_t>(queries.dim(0)) / layers;
   p.group = static_cast<int32_t>(queries.dim(1)) / heads;
-  p.left_out = candidates_alone ? p.window : 0;
-  p.per_query = candidates_alone && OnTiles(p.step, p.group) ? 1 : p.group;
+  p.left_out = left_out;
+  p.per_query = by_group && OnTiles(p.step, p.group) ? 1 : p.group;
   p.scale = 1.0f / std::sqrt(static_cast<float>(p.step.head_dim));
   int32_t slots = 0;
   for (const KvView& view : kv) slots = std::max(slots, view.num_slots - p.left_out);
@@ -310,8 +311,9 @@ size_t WindowScratchBytes(const KvBlockLayout& layout, int32_t slots, int64_t ve
   return static_cast<size_t>(std::max(per_head, std::min(per_head * layout.kv_heads, kLogitsAtOnce))) * sizeof(float);
 }
 
-void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, const Tensor& out) {
-  ForLogits(context, kv, queries, /*candidates_alone=*/true, [&](const WindowParams& p, int32_t, unsigned rows) {
+void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, int left_out,
+                      const Tensor& out) {
+  ForLogits(context, kv, queries, left_out, /*by_group=*/true, [&](const WindowParams& p, int32_t, unsigned rows) {
     const LaunchShape shape = {dim3(1, rows), kThreads, 2 * static_cast<size_t>(p.window) * sizeof(float)};
     CAIRN_LAUNCH(ImportanceKernel, context.cuda().stream(), shape, p, ViewRows<float>(out));
   });
@@ -319,7 +321,7 @@ void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tenso
 
 void WindowAttention(Context& context, absl::Span<const KvView> kv, const Tensor& queries, WindowReduce reduce,
                      int left_out, const Tensor& out) {
-  ForLogits(context, kv, queries, /*candidates_alone=*/false, [&](const WindowParams& p, int32_t slots, unsigned rows) {
+  ForLogits(context, kv, queries, 0, /*by_group=*/false, [&](const WindowParams& p, int32_t slots, unsigned rows) {
     const LaunchShape by_vector = {dim3(static_cast<unsigned>(p.window * p.group), rows), kThreads};
     CAIRN_LAUNCH(SoftmaxKernel, context.cuda().stream(), by_vector, p);
     const LaunchShape by_slot = {dim3(Blocks(slots, kThreads), rows), kThreads};

@@ -11,7 +11,7 @@
 namespace cairn {
 
 // Writes this step's keys, values and positions into the slots that each sequence's view gives its rows; running scores
-// of these slots (KvBlockLayout::has_score) become zero.
+// of these slots (KvBlockLayout::num_scores) become zero.
 // k, v: row t of T holds [kv_heads, d], positions [T] int32.
 void KvAppend(Context& context, const Tensor& k, const Tensor& v, const Tensor& positions,
               absl::Span<const SequenceRows> sequences);

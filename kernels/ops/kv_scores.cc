@@ -72,14 +72,16 @@ void ReserveScoreMemory([[maybe_unused]] Context& context, [[maybe_unused]] cons
 #endif
 }
 
-void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, const Tensor& out) {
+void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, int left_out,
+                      const Tensor& out) {
   const int window = CheckQueries("WindowImportance", context, kv, queries);
-  CheckScores("WindowImportance", "out", context, kv, window, out);
+  CheckLayers("WindowImportance", kv, left_out);
+  CheckScores("WindowImportance", "out", context, kv, left_out, out);
   if (out.num_elements() == 0) return;
-  CAIRN_RETURN_ON_GPU(context, WindowImportance, kv, queries, out);
+  CAIRN_RETURN_ON_GPU(context, WindowImportance, kv, queries, left_out, out);
   for (size_t l = 0; l < kv.size(); ++l) {
     cpu::WindowImportance(context, kv[l], queries.Rows(l * window, (l + 1) * window),
-                          LayerOf(out, l, kv.size(), kv[l].num_slots - window));
+                          LayerOf(out, l, kv.size(), kv[l].num_slots - left_out));
   }
 }
 
@@ -100,7 +102,7 @@ void KeyRedundancy(Context& context, absl::Span<const KvView> kv, int window, fl
                    RedundancyVariant variant, bool remembers, const Tensor& out) {
   CheckLayers("KeyRedundancy", kv, window);
   CheckScores("KeyRedundancy", "out", context, kv, window, out);
-  CAIRN_CHECK(!remembers || (kv[0].layout.has_score && variant == RedundancyVariant::kCode),
+  CAIRN_CHECK(!remembers || (kv[0].layout.num_scores > 0 && variant == RedundancyVariant::kCode),
               "KeyRedundancy: no plane to remember in");
   if (out.num_elements() == 0) return;
   CAIRN_RETURN_ON_GPU(context, KeyRedundancy, kv, window, threshold, variant, remembers, out);
@@ -177,7 +179,7 @@ void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor
 void AddToRunningScores(Context& context, absl::Span<const KvView> kv, int window, float factor, const Tensor& added,
                         const Tensor& scores) {
   CheckLayers("AddToRunningScores", kv, window);
-  CAIRN_CHECK(kv[0].layout.has_score, "AddToRunningScores: the cache holds no scores");
+  CAIRN_CHECK(kv[0].layout.num_scores > 0, "AddToRunningScores: the cache holds no scores");
   CheckScores("AddToRunningScores", "added", context, kv, 0, added);
   CheckScores("AddToRunningScores", "scores", context, kv, window, scores);
   if (added.num_elements() == 0) return;
@@ -191,7 +193,7 @@ void AddToRunningScores(Context& context, absl::Span<const KvView> kv, int windo
 void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int window, float decay, const Tensor& current,
                         const Tensor& scores) {
   CheckLayers("DecayRunningScores", kv, window);
-  CAIRN_CHECK(kv[0].layout.has_score, "DecayRunningScores: the cache holds no scores");
+  CAIRN_CHECK(kv[0].layout.num_scores > 0, "DecayRunningScores: the cache holds no scores");
   CheckScores("DecayRunningScores", "current", context, kv, window, current);
   CheckSameShape("DecayRunningScores", context, current, scores);
   if (current.num_elements() == 0) return;
@@ -200,6 +202,24 @@ void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int windo
     const int64_t columns = kv[l].num_slots - window;
     cpu::DecayRunningScores(context, kv[l], decay, LayerOf(current, l, kv.size(), columns),
                             LayerOf(scores, l, kv.size(), columns));
+  }
+}
+
+void AverageRunningScores(Context& context, absl::Span<const KvView> kv, int window, int plane,
+                          absl::Span<const int32_t> windows, const Tensor& current, const Tensor& scores) {
+  CheckLayers("AverageRunningScores", kv, window);
+  CAIRN_CHECK(plane >= 0 && plane < kv[0].layout.num_scores, "AverageRunningScores: plane ", plane, " of ",
+              kv[0].layout.num_scores);
+  CAIRN_CHECK(window > 0 && windows.size() == kv.size(), "AverageRunningScores: ", windows.size(), " counts for ",
+              kv.size(), " layers");
+  CheckScores("AverageRunningScores", "current", context, kv, 0, current);
+  CheckScores("AverageRunningScores", "scores", context, kv, window, scores);
+  if (current.num_elements() == 0) return;
+  CAIRN_RETURN_ON_GPU(context, AverageRunningScores, kv, window, plane, windows, current, scores);
+  for (size_t l = 0; l < kv.size(); ++l) {
+    cpu::AverageRunningScores(context, kv[l], window, plane, windows[l],
+                              LayerOf(current, l, kv.size(), kv[l].num_slots),
+                              LayerOf(scores, l, kv.size(), kv[l].num_slots - window));
   }
 }
 

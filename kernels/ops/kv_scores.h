@@ -29,8 +29,10 @@ inline int32_t WholeScoreSlots(int32_t slots) { return (slots + kScoreSlots - 1)
 void ReserveScoreMemory(Context& context, const KvBlockLayout& layout, int32_t slots, int64_t vectors);
 
 // R-KV's importance before pooling (arXiv 2505.24133; COMPRESSION section 2, steps 1-4): the largest logit of a group's
-// heads, its softmax over the candidates, the mean over the w queries. out [layers * kv_heads, m].
-void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, const Tensor& out);
+// heads, its softmax over all slots but the last `left_out` (w: the candidates), the mean over the w queries, of which
+// none is masked. out [layers * kv_heads, n - left_out].
+void WindowImportance(Context& context, absl::Span<const KvView> kv, const Tensor& queries, int left_out,
+                      const Tensor& out);
 
 // How the attention P[r, g, i] of w queries of a group's G heads becomes one number per slot.
 enum class WindowReduce {
@@ -53,10 +55,10 @@ enum class RedundancyVariant {
 // R-KV's redundancy: softmax of how similar a key is to the others on average, when each key's most recent
 // near-duplicate (cosine > threshold) is left out. out [layers * kv_heads, m].
 //
-// `remembers` (kCode alone): the running-score plane (KvBlockLayout::has_score, 0 in a new slot, moving with its slot)
-// is this op's own from call to call. It holds where each key's near-duplicate was, so that the next call looks at
-// pairs with a new key and at keys whose near-duplicate has gone, not at all pairs again. The result is the same, bit
-// for bit; the threshold must be too.
+// `remembers` (kCode alone): the running-score plane (the first of KvBlockLayout::num_scores, 0 in a new slot, moving
+// with its slot) is this op's own from call to call. It holds where each key's near-duplicate was, so that the next
+// call looks at pairs with a new key and at keys whose near-duplicate has gone, not at all pairs again. The result is
+// the same, bit for bit; the threshold must be too.
 void KeyRedundancy(Context& context, absl::Span<const KvView> kv, int window, float threshold,
                    RedundancyVariant variant, bool remembers, const Tensor& out);
 
@@ -89,14 +91,20 @@ void DivideByRowMax(Context& context, const Tensor& x, absl::Span<const int32_t>
 // out = a x + b y, all [rows, columns]; out may be x or y.
 void MixScores(Context& context, float a, const Tensor& x, float b, const Tensor& y, const Tensor& out);
 
-// The running scores in the cache (KvBlockLayout::has_score). `scores` [layers * kv_heads, m] receives those of the
-// candidates.
+// The running scores in the cache (KvBlockLayout::num_scores; the first plane unless one is named). `scores` [layers *
+// kv_heads, m] receives those of the candidates.
 // H2O: slot i's running score += factor * added[h, i], for all n slots (added [layers * kv_heads, n]).
 void AddToRunningScores(Context& context, absl::Span<const KvView> kv, int window, float factor, const Tensor& added,
                         const Tensor& scores);
 // G-KV (arXiv 2512.00504): slot i's running score = max(decay * itself, current[h, i]), for the m candidates.
 void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int window, float decay, const Tensor& current,
                         const Tensor& scores);
+// A running mean over windows of queries: the score of slot i in a plane += (current[h, i] - itself) / c, for all n
+// slots (current [layers * kv_heads, n]), where c counts the windows that have seen the slot, this one included: as
+// many as begin after its token, ceil((L - p) / w) at length L and position p, at most windows[l] of the l-th layer's
+// sequence.
+void AverageRunningScores(Context& context, absl::Span<const KvView> kv, int window, int plane,
+                          absl::Span<const int32_t> windows, const Tensor& current, const Tensor& scores);
 
 }  // namespace cairn
 

@@ -37,17 +37,18 @@ ABSL_FLAG(bool, shadow_full, false,
 ABSL_FLAG(int32_t, eval_max_tokens, 0, "longest answer in tokens; 0 is the task's");
 ABSL_FLAG(float, eval_temperature, 0, "0 is greedy");
 
-ABSL_FLAG(std::string, eval_kv_compression, "none",
-          "none (the full cache), rkv, snapkv, streamingllm, h2o, keydiff, gkv, random: docs/compression.md");
+ABSL_FLAG(
+    std::string, eval_kv_compression, "none",
+    "none (the full cache), rkv, rkv-history, snapkv, streamingllm, h2o, keydiff, gkv, random: docs/compression.md");
 ABSL_FLAG(std::string, eval_kv_schedule, cairn::CompressionConfig().schedule, "uniform, pyramid, weighted");
 ABSL_FLAG(std::string, eval_kv_scope, cairn::CompressionConfig().scope, "head, layer, sequence");
 ABSL_FLAG(std::string, eval_kv_lambda, absl::StrCat(cairn::CompressionConfig().mix_lambda),
-          "rkv, gkv with redundancy: weight of importance, the rest is redundancy's");
+          "rkv, rkv-history, gkv with redundancy: weight of importance, the rest is redundancy's");
 ABSL_FLAG(std::string, eval_kv_beta, absl::StrCat(cairn::CompressionConfig().beta), "slope of the pyramid, 1 is flat");
 ABSL_FLAG(std::string, eval_kv_window, absl::StrCat(cairn::CompressionConfig().window),
           "last tokens, which score the others and stay");
 ABSL_FLAG(std::string, eval_kv_kernel, absl::StrCat(cairn::CompressionConfig().kernel_size),
-          "rkv, snapkv: width of the pooling, odd");
+          "rkv, rkv-history, snapkv: width of the pooling, odd");
 ABSL_FLAG(std::string, eval_kv_buffer, absl::StrCat(cairn::CompressionConfig().buffer), "tokens between compressions");
 ABSL_FLAG(std::string, eval_kv_budget, absl::StrCat(cairn::CompressionConfig().budget),
           "slots that a KV head of a layer keeps; 10% is that share of the mean prompt + answer with the full cache");

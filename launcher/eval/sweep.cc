@@ -54,11 +54,13 @@ absl::Status SetItem(const std::string& flag, const std::string& item, Setting& 
   return absl::OkStatus();
 }
 
+bool IsRkv(const CompressionConfig& config) { return config.algorithm == "rkv" || config.algorithm == "rkv-history"; }
+
 bool ReadsLambda(const CompressionConfig& config) {
-  return config.algorithm == "rkv" || (config.algorithm == "gkv" && config.gkv_redundancy);
+  return IsRkv(config) || (config.algorithm == "gkv" && config.gkv_redundancy);
 }
 
-bool ReadsKernel(const CompressionConfig& config) { return config.algorithm == "rkv" || config.algorithm == "snapkv"; }
+bool ReadsKernel(const CompressionConfig& config) { return IsRkv(config) || config.algorithm == "snapkv"; }
 
 // Two settings that do the same become equal.
 void MakeCanonical(Setting& setting) {

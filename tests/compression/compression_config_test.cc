@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
+#include <string>
 
 #include "compression/scorer.h"
 
@@ -32,8 +34,8 @@ TEST(CompressionConfigTest, DefaultsAreThoseOfTheSpecification) {
 }
 
 TEST(CompressionConfigTest, EveryAlgorithmMakesItsScorer) {
-  EXPECT_EQ(AlgorithmNames(), "rkv, snapkv, streamingllm, h2o, keydiff, gkv, random");
-  for (const char* name : {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"}) {
+  EXPECT_EQ(AlgorithmNames(), "rkv, rkv-history, snapkv, streamingllm, h2o, keydiff, gkv, random");
+  for (const char* name : {"rkv", "rkv-history", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"}) {
     CompressionConfig config;
     config.algorithm = name;
     EXPECT_TRUE(config.enabled() && config.Validate().ok()) << name;
@@ -42,9 +44,9 @@ TEST(CompressionConfigTest, EveryAlgorithmMakesItsScorer) {
     const bool blind =
         config.algorithm == "streamingllm" || config.algorithm == "keydiff" || config.algorithm == "random";
     EXPECT_EQ(scorer->needs_queries(), !blind) << name;
-    EXPECT_EQ(scorer->needs_running_score(),
-              config.algorithm == "h2o" || config.algorithm == "gkv" || config.algorithm == "rkv")
-        << name;
+    const std::map<std::string, int> scores = {{"rkv", 1}, {"rkv-history", 2}, {"h2o", 1}, {"gkv", 1}};
+    EXPECT_EQ(scorer->num_running_scores(), scores.contains(name) ? scores.at(name) : 0) << name;
+    EXPECT_EQ(scorer->observes(), config.algorithm == "rkv-history") << name;
     EXPECT_EQ(scorer->num_sinks(), config.algorithm == "streamingllm" ? 4 : 0) << name;
   }
   EXPECT_FALSE(IsAlgorithm("none"));
@@ -75,7 +77,7 @@ TEST(CompressionConfigTest, RefusalsNameTheFlag) {
     std::function<void(CompressionConfig&)> set;
   };
   const Case cases[] = {
-      {"--kv-compression=rvk: must be one of none, rkv, snapkv, ", [](auto& c) { c.algorithm = "rvk"; }},
+      {"--kv-compression=rvk: must be one of none, rkv, rkv-history, snapkv, ", [](auto& c) { c.algorithm = "rvk"; }},
       {"--kv-schedule=cone: must be one of uniform, pyramid, weighted", [](auto& c) { c.schedule = "cone"; }},
       {"--kv-scope=model: must be one of head, layer, sequence", [](auto& c) { c.scope = "model"; }},
       {"--kv-pooling=mean: must be one of max, avg", [](auto& c) { c.pooling = "mean"; }},

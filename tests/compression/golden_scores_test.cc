@@ -21,9 +21,9 @@ class GoldenScoresTest : public testing::TestWithParam<std::tuple<Backend, DType
   std::shared_ptr<Context> context_;
 
   // A layer that holds keys [n, kv_heads, d].
-  Layer LayerOf(const GoldenArray<float>& k, bool has_score = false, int block_size = 16) {
+  Layer LayerOf(const GoldenArray<float>& k, int num_scores = 0, int block_size = 16) {
     Layer layer(*context_, static_cast<int>(k.dim(1)), static_cast<int>(k.dim(2)), static_cast<int32_t>(k.dim(0)),
-                dtype(), has_score, block_size);
+                dtype(), num_scores, block_size);
     layer.Append(*context_, k.values, 0, static_cast<int32_t>(k.dim(0)));
     return layer;
   }
@@ -86,7 +86,8 @@ TEST_P(GoldenScoresTest, Rkv) {
     std::vector<float> importance(H * m), pooled(H * m), queries = q.values;
     Operands on(*context_);
     const Tensor i = on.F32(importance).Reshape({H, m}), p = on.F32(pooled).Reshape({H, m});
-    WindowImportance(*context_, {layer.View()}, on.F32(queries).Reshape({window, q.dim(1), q.dim(2)}), i);
+    WindowImportance(*context_, {layer.View()}, on.F32(queries).Reshape({window, q.dim(1), q.dim(2)}),
+                     static_cast<int>(window), i);
     PoolSlots(*context_, i, {static_cast<int32_t>(m)}, Pooling::kMax, params["kernel"], p);
     on.Fetch();
     ExpectScores(pooled, Floats(expected["I"]));
@@ -187,7 +188,7 @@ TEST_P(GoldenScoresTest, Rounds) {
       }
       const auto scorer = MakeScorer(config);
       Layer layer(*context_, static_cast<int>(k.dim(1)), static_cast<int>(k.dim(2)), budget + buffer, dtype(),
-                  scorer->needs_running_score(), 7);
+                  scorer->num_running_scores(), 7);
       int32_t fed = budget + buffer;
       layer.Append(*context_, k.values, 0, fed);
       const Json& rounds = golden["expected"][policy];

@@ -17,9 +17,9 @@ namespace cairn {
 
 class Layer {
  public:
-  Layer(Context& context, int kv_heads, int head_dim, int32_t capacity, DType dtype, bool has_score = false,
+  Layer(Context& context, int kv_heads, int head_dim, int32_t capacity, DType dtype, int num_scores = 0,
         int block_size = 16)
-      : random_(7), cache_(random_, {kv_heads, head_dim, block_size, dtype, has_score}, {capacity}, &context) {}
+      : random_(7), cache_(random_, {kv_heads, head_dim, block_size, dtype, num_scores}, {capacity}, &context) {}
 
   // Appends tokens [begin, end) of keys [tokens, kv_heads, d] at these positions. Activations are float32.
   void Append(Context& context, const std::vector<float>& keys, int32_t begin, int32_t end) {
@@ -49,7 +49,8 @@ class Layer {
     const int64_t m = num_slots_ - window, H = view.layout.kv_heads, d = view.layout.head_dim;
     std::vector<float> scores(H * m);
     Operands on(context);
-    ScorerInputs inputs = {.kv = absl::MakeConstSpan(&view, 1), .queries = {}, .layers = kFirstLayer};
+    ScorerInputs inputs = {
+        .kv = absl::MakeConstSpan(&view, 1), .queries = {}, .layers = kFirstLayer, .windows = kManyWindows};
     if (scorer.needs_queries()) {
       const int64_t heads = static_cast<int64_t>(queries.size()) / window / d;
       inputs.queries = on.F32(queries).Reshape({window, heads, d});
@@ -59,7 +60,7 @@ class Layer {
     return scores;
   }
 
-  static constexpr int32_t kFirstLayer[] = {0};
+  static constexpr int32_t kFirstLayer[] = {0}, kManyWindows[] = {1 << 20};
 
   void Compact(Context& context, std::vector<std::vector<int32_t>> kept) {
     std::vector<int32_t> flat;

@@ -3,14 +3,17 @@
 #include <sys/resource.h>
 
 #include <cmath>
+#include <map>
 #include <numeric>
 
+#include "kernels/ops/kv_scores.h"
 #include "tests/compression/layer.h"
 
 namespace cairn {
 namespace {
 
-constexpr const char* kAlgorithms[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"};
+constexpr const char* kAlgorithms[] = {"rkv", "rkv-history", "snapkv", "streamingllm",
+                                       "h2o", "keydiff",     "gkv",    "random"};
 
 CompressionConfig ConfigOf(const std::string& algorithm) {
   CompressionConfig config;
@@ -50,7 +53,7 @@ TEST_P(ScorersTest, BrokenKeysMakeNoBrokenSets) {
         float* key = keys.data() + (random.Integer(0, n - 1) * 2 + 1) * 16;
         std::fill_n(key, random.Integer(0, 1) == 0 ? 1 : 16, value);
       }
-      Layer layer(*c, 2, 16, n, DType::kFloat32, scorer->needs_running_score());
+      Layer layer(*c, 2, 16, n, DType::kFloat32, scorer->num_running_scores());
       layer.Append(*c, keys, 0, n);
       const std::vector<float> scores = layer.Scores(*c, *scorer, queries, 8);
       if (repeat == 0) expected.assign(scores.begin(), scores.begin() + n - 8);
@@ -97,7 +100,7 @@ TEST_P(ScorersTest, SlotsStayWholeOverManyCompactions) {
     const auto scorer = MakeScorer(ConfigOf(algorithm));
     Random random(3);
     const std::vector<float> keys = RandomFloats(random, 1000 * 3 * 8);
-    Layer layer(*c, 3, 8, 200, DType::kFloat32, scorer->needs_running_score(), 5);
+    Layer layer(*c, 3, 8, 200, DType::kFloat32, scorer->num_running_scores(), 5);
     int32_t fed = 0;
     for (int round = 0; round < (kEmulated ? 5 : 12); ++round) {
       const int32_t more = random.Integer(1, 200 - layer.View().num_slots), n = layer.View().num_slots + more;
@@ -147,7 +150,7 @@ TEST_P(ScorersTest, WhatRedundancyRemembersChangesNothing) {
           keys[key * kDim + i] = centers[center * kDim + i] + spread * keys[key * kDim + i];
         }
       }
-      Layer with(*c, kHeads, kDim, kCapacity, DType::kBFloat16, /*has_score=*/true),
+      Layer with(*c, kHeads, kDim, kCapacity, DType::kBFloat16, /*num_scores=*/1),
           without(*c, kHeads, kDim, kCapacity, DType::kBFloat16);
       int32_t fed = 0;
       for (int round = 0; round < (kEmulated ? 5 : 25); ++round) {
@@ -170,6 +173,57 @@ TEST_P(ScorersTest, WhatRedundancyRemembersChangesNothing) {
   }
 }
 
+// rkv-history's importance, lambda 1: the mean of what the windows since a slot came paid to it, over compactions too.
+TEST_P(ScorersTest, HistoryIsTheMeanOverTheWindowsSinceASlotCame) {
+  auto c = context(2);
+  constexpr int kHeads = 2, kDim = 16, kWindow = 8;
+  CompressionConfig config = ConfigOf("rkv-history");
+  config.mix_lambda = 1;
+  config.kernel_size = 1;
+  const auto scorer = MakeScorer(config);
+  ASSERT_TRUE(scorer->observes());
+  Random random(8);
+  const std::vector<float> keys = RandomFloats(random, 200 * kHeads * kDim);
+  Layer layer(*c, kHeads, kDim, 100, DType::kFloat32, scorer->num_running_scores());
+  layer.Append(*c, keys, 0, 20);                                     // a prompt
+  std::vector<std::map<int32_t, std::vector<double>>> paid(kHeads);  // by position
+  for (int32_t windows = 1, fed = 20; windows <= 9; ++windows) {
+    layer.Append(*c, keys, fed, fed + kWindow);
+    fed += kWindow;
+    const KvView view = layer.View();
+    const int64_t n = view.num_slots, m = n - kWindow;
+    std::vector<float> queries = RandomFloats(random, kWindow * 4 * kDim), importance(kHeads * n), scores(kHeads * m);
+    Operands on(*c);
+    const Tensor q = on.F32(queries).Reshape({kWindow, 4, kDim});
+    WindowImportance(*c, {view}, q, 0, on.F32(importance).Reshape({kHeads, n}));
+    const int32_t first[] = {0};
+    const ScorerInputs inputs = {.kv = absl::MakeConstSpan(&view, 1),
+                                 .queries = q,
+                                 .layers = first,
+                                 .windows = absl::MakeConstSpan(&windows, 1)};
+    const bool compacts = windows % 3 == 0;
+    if (compacts) {
+      scorer->Score(*c, inputs, on.F32(scores).Reshape({kHeads, m}));
+    } else {
+      scorer->Observe(*c, inputs);
+    }
+    on.Fetch();
+    const KvView kv = layer.HostView();
+    for (int h = 0; h < kHeads; ++h) {
+      for (int32_t i = 0; i < n; ++i) {
+        std::vector<double>& values = paid[h][*kv.position(h, i)];
+        values.push_back(importance[h * n + i]);
+        const double mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+        ASSERT_NEAR(*kv.score(h, i, 1), mean, 1e-6) << "window " << windows << " slot " << i;
+        if (compacts && i < m) {
+          ASSERT_NEAR(scores[h * m + i], mean, 1e-6);
+        }
+      }
+    }
+    if (compacts) layer.Compact(*c, Select(*c, scores, kHeads, kWindow, 20));
+  }
+}
+
 size_t HeapBytes() {
   const struct mallinfo2 info = mallinfo2();
   return info.uordblks + info.hblkhd;
@@ -187,15 +241,16 @@ TEST_P(ScorersHeapTest, ScoringAllocatesNothingAfterWarmUp) {
     Random random(4);
     std::vector<float> queries = RandomFloats(random, 8 * 4 * 16), scores(2 * 300);
     std::vector<int32_t> kept(2 * 200);
-    Layer layer(*c, 2, 16, 300, DType::kBFloat16, scorer->needs_running_score());
+    Layer layer(*c, 2, 16, 300, DType::kBFloat16, scorer->num_running_scores());
     layer.Append(*c, RandomFloats(random, 300 * 2 * 16), 0, 300);
     KvView kv = layer.View();
-    const int32_t layers[] = {0};
+    const int32_t layers[] = {0}, windows[] = {1};
     size_t settled = 0;
     for (int32_t n : {300, 290, 300, 77, 300}) {
       kv.num_slots = n;
       const Tensor s(scores.data(), DType::kFloat32, {2, n - 8});
-      scorer->Score(*c, {absl::MakeConstSpan(&kv, 1), Tensor(queries.data(), DType::kFloat32, {8, 4, 16}), layers}, s);
+      scorer->Score(
+          *c, {absl::MakeConstSpan(&kv, 1), Tensor(queries.data(), DType::kFloat32, {8, 4, 16}), layers, windows}, s);
       SelectTopK(*c, s, {{n - 8, 50}}, scorer->num_sinks(), 8, Tensor(kept.data(), DType::kInt32, {2, 50}));
       if (settled == 0) settled = HeapBytes();
       EXPECT_EQ(HeapBytes(), settled) << n;

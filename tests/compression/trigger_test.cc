@@ -101,6 +101,31 @@ TEST(TriggerTest, BoundedPrefillHoldsItsBound) {
   }
 }
 
+// Once in a window of decoded tokens, back from the first event and on from each, never with one.
+TEST(TriggerTest, ObservesOnceInAWindow) {
+  CompressionConfig config;
+  config.algorithm = "rkv-history";
+  config.window = 8;
+  config.buffer = 20;
+  const auto observed = [&](int64_t prompt, int64_t end) {
+    const Trigger trigger(config, {40, 30});
+    std::vector<int64_t> lengths;
+    for (int64_t fed = 1; fed <= end; ++fed) {
+      if (trigger.ObservesAt(prompt, fed)) lengths.push_back(fed);
+      EXPECT_FALSE(trigger.ObservesAt(prompt, fed) && trigger.EventAt(prompt, fed));
+    }
+    return lengths;
+  };
+  // Events at 50, 70 and 90.
+  EXPECT_EQ(observed(20, 95), (std::vector<int64_t>{26, 34, 42, 58, 66, 78, 86}));
+  EXPECT_EQ(observed(3, 60), (std::vector<int64_t>{10, 18, 26, 34, 42, 58}));  // not before there is a window
+  EXPECT_EQ(observed(60, 85), (std::vector<int64_t>{68, 76}));                 // compressed when it has been read
+  config.prefill = false;
+  EXPECT_EQ(observed(60, 101), (std::vector<int64_t>{64, 72, 88, 96}));  // events at 80 and 100
+  config.algorithm = "rkv";
+  EXPECT_TRUE(observed(20, 95).empty());
+}
+
 TEST(TriggerTest, NothingHappensWithoutCompression) {
   const Trigger trigger(CompressionConfig{}, {16});
   for (int64_t fed = 1; fed < 1000; ++fed) EXPECT_FALSE(trigger.EventAt(500, fed));

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "compression/budget.h"
 #include "kernels/core/kv_view.h"
 #include "tests/engine/engine_harness.h"
@@ -17,7 +18,7 @@
 namespace cairn {
 namespace {
 
-constexpr const char* kPolicies[] = {"rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"};
+constexpr const char* kPolicies[] = {"rkv", "rkv-history", "snapkv", "streamingllm", "h2o", "keydiff", "gkv", "random"};
 
 CompressionConfig Config(const std::string& algorithm, int32_t budget, int32_t buffer) {
   CompressionConfig config;
@@ -83,8 +84,9 @@ void ExpectSameAnswers(const HarnessResult& a, const HarnessResult& b, const std
 }
 
 class PolicyTest : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Policies, PolicyTest, testing::ValuesIn(kPolicies),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Policies, PolicyTest, testing::ValuesIn(kPolicies), [](const auto& info) {
+  return absl::StrReplaceAll(info.param, {{"-", "_"}});
+});
 
 // --- Nothing but the sequence itself counts ---
 
@@ -128,6 +130,28 @@ TEST_P(PolicyTest, SameSetsWhateverRunsBeside) {
       EXPECT_EQ(KeptSets(result), expected) << label;
       EXPECT_EQ(result.stats.preemptions, 0) << label;
     }
+  }
+}
+
+// What rkv-history keeps comes of the windows on the way: the same tokens given as a prompt have shown it the last one
+// alone, which is all that rkv looks at.
+TEST(CompressionTest, HistoryHasSeenTheWindowsOnTheWay) {
+  for (const char* algorithm : {"rkv", "rkv-history"}) {
+    CompressionConfig config = Config(algorithm, 24, 24);  // the first event at 48 tokens, windows from 16 on
+    config.mix_lambda = 1;
+    std::mt19937 rng(8);
+    const Request decoded = RandomRequest(rng, "r", 12, 40);
+    const HarnessResult slowly = Answer(Options("qwen3", config), {decoded});
+    Request read = decoded;
+    const std::vector<int32_t>& answer = slowly.outputs.at("r").completions[0].token_ids;
+    read.prompt_ids.insert(read.prompt_ids.end(), answer.begin(), answer.begin() + 35);
+    read.sampling.max_tokens = 5;
+    const HarnessResult at_once = Answer(Options("qwen3", config), {read});
+    const Kept kept = KeptSets(at_once), expected = KeptSets(slowly);
+    ASSERT_EQ(kept.size(), 8u);  // heads and layers, one event
+    int differing = 0;
+    for (const auto& [key, positions] : kept) differing += expected.at(key) != positions;
+    EXPECT_EQ(differing > 0, std::string(algorithm) == "rkv-history") << differing << " of 8 differ";
   }
 }
 
@@ -355,7 +379,7 @@ TEST(CompressionTest, FreedBlocksAdmitMoreRequests) {
   EngineOptions options = Options("qwen3", config);
   constexpr int kLength = 400, kRequests = 60;
   const KvBlockLayout layout = {
-      .kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .has_score = true};
+      .kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .num_scores = 1};
   const int64_t blocks = 4 * 4 * (kLength / 16);
   const int64_t rings = int64_t{kRequests} * 4 * 8 * 4 * 32 * sizeof(float);
   options.max_num_seqs = kRequests;
@@ -370,7 +394,7 @@ TEST(CompressionTest, FreedBlocksAdmitMoreRequests) {
   EXPECT_LE(compressed.stats.kv_blocks_peak, blocks);
   options.compression = {};
   KvBlockLayout plain = layout;
-  plain.has_score = false;
+  plain.num_scores = 0;
   options.kv_cache_memory_bytes = blocks * static_cast<int64_t>(plain.block_bytes());
   options.max_model_len = kLength;
   const HarnessResult full = Answer(options, requests);
@@ -431,7 +455,7 @@ TEST(CompressionTest, QueryRingsAreCounted) {
   const int64_t rings = int64_t{64} * 4 * 8 * 4 * 32 * sizeof(float);
   options.kv_cache_memory_bytes = rings + (100 << 10);
   const KvBlockLayout layout = {
-      .kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .has_score = true};
+      .kv_heads = 2, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .num_scores = 1};
   const HarnessResult result = Answer(options, RandomRequests(14, 1, 5, 5));
   EXPECT_EQ(result.stats.kv_blocks_total, (100 << 10) / static_cast<int64_t>(layout.block_bytes()));
   options.kv_cache_memory_bytes = rings;

@@ -11,6 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "engine/cache/cache_size.h"
 #include "engine/config/model_config_reader.h"
 #include "kernels/core/kv_view.h"
@@ -67,8 +68,11 @@ void ExpectSameBits(const HarnessResult& a, const HarnessResult& b, const std::s
 
 class KvCacheDtypeTest : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Policies, KvCacheDtypeTest,
-                         testing::Values("none", "rkv", "snapkv", "streamingllm", "h2o", "keydiff", "gkv"),
-                         [](const auto& info) { return std::string(info.param); });
+                         testing::Values("none", "rkv", "rkv-history", "snapkv", "streamingllm", "h2o", "keydiff",
+                                         "gkv"),
+                         [](const auto& info) {
+                           return absl::StrReplaceAll(info.param, {{"-", "_"}});
+                         });
 
 // A key is its code for everyone, also for the tokens of its own chunk: chunks, blocks, neighbours, threads and stages
 // change no bit.

@@ -413,16 +413,20 @@ TEST_P(KvAppendTest, ZeroesTheScoresOfItsSlots) {
   Random random(7);
   auto c = context(2);
   Tokens tokens = RandomTokens(random, 2, 2, 8, {30});
-  Cache cache(random, {2, 8, 4, DType::kBFloat16, true}, tokens.lengths, c.get());
+  Cache cache(random, {2, 8, 4, DType::kBFloat16, /*num_scores=*/2}, tokens.lengths, c.get());
   KvView view = cache.HostView(0, 30);
-  for (int32_t slot = 0; slot < 30; ++slot) *view.score(0, slot) = *view.score(1, slot) = 5;
+  for (int32_t slot = 0; slot < 30; ++slot) {
+    for (int h = 0; h < 2; ++h) *view.score(h, slot, 0) = *view.score(h, slot, 1) = 5;
+  }
   cache.Send();
   Operands on(*c);
   KvAppend(*c, on(tokens.k).SplitRows(2, 8), on(tokens.v).SplitRows(2, 8), on.Ints(tokens.positions),
            {{17, 13, cache.View(0, 30)}});
   view = cache.HostView(0, 30);
   for (int32_t slot = 0; slot < 30; ++slot) {
-    for (int h = 0; h < 2; ++h) EXPECT_EQ(*view.score(h, slot), slot < 17 ? 5 : 0) << slot;
+    for (int h = 0; h < 2; ++h) {
+      for (int plane = 0; plane < 2; ++plane) EXPECT_EQ(*view.score(h, slot, plane), slot < 17 ? 5 : 0) << slot;
+    }
     EXPECT_EQ(*view.position(1, slot), slot < 17 ? -1 : tokens.positions[slot]);
   }
 }

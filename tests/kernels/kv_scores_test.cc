@@ -28,10 +28,10 @@ class Layer {
  public:
   // Keys of `clusters` kinds, spread by `spread` around each.
   Layer(Random& random, Context& context, const Shape& shape, DType dtype, int clusters = 6, float spread = 0.6f,
-        bool has_score = false)
+        int num_scores = 0)
       : shape_(shape),
         dtype_(dtype),
-        cache_(random, {shape.kv_heads, shape.d, shape.block_size, dtype, has_score}, {shape.n}, &context),
+        cache_(random, {shape.kv_heads, shape.d, shape.block_size, dtype, num_scores}, {shape.n}, &context),
         keys_(shape.n, shape.kv_heads * shape.d),
         queries_(Rows::Normal(random, shape.window, shape.kv_heads * shape.group * shape.d, 3)) {
     const Rows centers = Rows::Normal(random, clusters, keys_.columns());
@@ -143,11 +143,11 @@ class KvScoresTest : public OpTest {
 };
 CAIRN_OP_TEST_SUITE(KvScoresTest);
 
-void ExpectImportance(Context& context, Layer& layer, const Shape& shape) {
-  const int32_t m = layer.candidates();
+void ExpectImportance(Context& context, Layer& layer, const Shape& shape, int left_out) {
+  const int32_t m = shape.n - left_out;
   Rows out(shape.kv_heads, m, 5);
   Operands on(context);
-  WindowImportance(context, {layer.View()}, layer.Queries(on), on.F32(out));
+  WindowImportance(context, {layer.View()}, layer.Queries(on), left_out, on.F32(out));
   on.Fetch();
   Matrix exact(shape.kv_heads, std::vector<double>(m));
   for (int h = 0; h < shape.kv_heads; ++h) {
@@ -166,7 +166,10 @@ void ExpectImportance(Context& context, Layer& layer, const Shape& shape) {
 
 TEST_P(KvScoresTest, WindowImportanceMatchesTheFormula) {
   auto c = context(3);
-  ForLayers(1, *c, [&](Layer& layer, const Shape& shape) { ExpectImportance(*c, layer, shape); });
+  ForLayers(1, *c, [&](Layer& layer, const Shape& shape) {
+    ExpectImportance(*c, layer, shape, shape.window);
+    ExpectImportance(*c, layer, shape, 0);
+  });
 }
 
 // So many logits that a GPU works on some heads after the others.
@@ -176,7 +179,7 @@ TEST_P(KvScoresTest, WindowImportanceOfManyVectors) {
   const Shape shape = {8, 4, 2, 16, 1100, 32};
   Layer layer(random, *c, shape, DType::kFloat32);
   layer.Write(*c);
-  ExpectImportance(*c, layer, shape);
+  ExpectImportance(*c, layer, shape, shape.window);
 }
 
 TEST_P(KvScoresTest, WindowAttentionMatchesTheFormula) {
@@ -254,7 +257,7 @@ TEST_P(KvScoresTest, ACodeIsTheNumberThatItMeans) {
       std::vector<Rows> rows(6, Rows(shape.kv_heads, layer.candidates()));
       Operands on(*c);
       const Tensor queries = layer.Queries(on);
-      WindowImportance(*c, {layer.View()}, queries, on.F32(rows[0]));
+      WindowImportance(*c, {layer.View()}, queries, shape.window, on.F32(rows[0]));
       WindowAttention(*c, {layer.View()}, queries, WindowReduce::kMeanOfHeads, shape.window, on.F32(rows[1]));
       KeyRedundancy(*c, {layer.View()}, shape.window, 0.5f, RedundancyVariant::kCode, true, on.F32(rows[2]));
       KeyRedundancy(*c, {layer.View()}, shape.window, 0.5f, RedundancyVariant::kCode, true,
@@ -461,7 +464,7 @@ TEST_P(KvScoresTest, BitsDependOnTheHeadAlone) {
     single.Write(*c1);
     const std::function<void(Context&, Layer&, const Tensor& queries, const Tensor& out)> ops[] = {
         [](Context& c, Layer& l, const Tensor& queries, const Tensor& out) {
-          WindowImportance(c, {l.View()}, queries, out);
+          WindowImportance(c, {l.View()}, queries, 8, out);
         },
         [](Context& c, Layer& l, const Tensor& queries, const Tensor& out) {
           WindowAttention(c, {l.View()}, queries, WindowReduce::kMeanOfHeads, 8, out);
@@ -501,7 +504,7 @@ TEST_P(KvScoresTest, ScratchSettles) {
   Rows out(2, n - 8);
   Operands on(*c);
   const auto run = [&] {
-    WindowImportance(*c, {layer.View()}, layer.Queries(on), on.F32(out));
+    WindowImportance(*c, {layer.View()}, layer.Queries(on), 8, on.F32(out));
     WindowAttention(*c, {layer.View()}, layer.Queries(on), WindowReduce::kMeanOfHeads, 8, on.F32(out));
     KeyRedundancy(*c, {layer.View()}, 8, 0.5f, RedundancyVariant::kCode, false, on.F32(out));
     KeyDifference(*c, {layer.View()}, 8, on.F32(out));
@@ -549,8 +552,8 @@ TEST_P(KvScoresTest, WhatIsRememberedChangesNothing) {
     constexpr int kHeads = 2;
     constexpr int32_t kCapacity = 260;
     const Rows centers = Rows::Normal(random, clusters, kHeads * d);
-    Cache with(random, {kHeads, d, 16, dtype, /*has_score=*/true}, {kCapacity}, c.get()),
-        without(random, {kHeads, d, 16, dtype, /*has_score=*/false}, {kCapacity}, c.get());
+    Cache with(random, {kHeads, d, 16, dtype, /*num_scores=*/1}, {kCapacity}, c.get()),
+        without(random, {kHeads, d, 16, dtype, /*num_scores=*/0}, {kCapacity}, c.get());
     int32_t n = 0, fed = 0;
     for (int round = 0; round < (kEmulated ? 6 : 20); ++round) {
       const int32_t more = std::min(kCapacity - n, random.Integer(0, round % 5 == 0 ? 200 : 70));
@@ -595,7 +598,7 @@ TEST_P(KvScoresTest, WhatIsRememberedIsBelieved) {
   for (int d : {16, 64}) {
     Random random(12);
     const Shape shape = {1, 2, d, 16, 100, 8};
-    Layer layer(random, *c, shape, DType::kBFloat16, 2, 0.3f, /*has_score=*/true);
+    Layer layer(random, *c, shape, DType::kBFloat16, 2, 0.3f, /*num_scores=*/1);
     layer.Write(*c);
     Rows none(2, 92), first(2, 92), again(2, 92);
     Operands on(*c);
@@ -743,6 +746,41 @@ TEST_P(KvScoresTest, RunningScores) {
         ASSERT_NEAR(*kv.score(h, i), running[h][i], 1e-5);
         if (i < 32) {
           ASSERT_EQ(scores.at(h, i), *kv.score(h, i));
+        }
+      }
+    }
+  }
+}
+
+// Slots that came with windows 1 to 5 of eight tokens, the last window being seen by all of them: each has the mean
+// over the windows that it has been there for, at most as many as there were.
+TEST_P(KvScoresTest, RunningMeans) {
+  Random random(11);
+  auto c = context(2);
+  const Shape shape = {1, 2, 8, 7, 40, 8};
+  for (const int32_t windows : {5, 3}) {
+    Layer layer(random, *c, shape, DType::kBFloat16, 2, 0.5f, 2);
+    layer.Write(*c);  // positions 0 .. 39
+    Rows current(2, 40, 1), scores(2, 32, 1);
+    Matrix sums(2, std::vector<double>(40));
+    for (int32_t seen = 1; seen <= windows; ++seen) {
+      for (int h = 0; h < 2; ++h) {
+        for (int i = 0; i < 40; ++i) current.at(h, i) = std::abs(random.Normal());
+      }
+      Operands on(*c);
+      AverageRunningScores(*c, {layer.View()}, 8, 1, {seen}, on.F32(current), on.F32(scores));
+      on.Fetch();
+      const KvView kv = layer.HostView();
+      for (int h = 0; h < 2; ++h) {
+        for (int i = 0; i < 40; ++i) {
+          // A slot whose window is the k-th from the end has a count of k at most, so the mean goes over fewer.
+          const int count = std::min(seen, (39 - i) / 8 + 1);
+          sums[h][i] += (current.at(h, i) - sums[h][i]) / count;
+          ASSERT_NEAR(*kv.score(h, i, 1), sums[h][i], 1e-5) << "slot " << i << " after " << seen;
+          ASSERT_EQ(*kv.score(h, i, 0), 0);
+          if (i < 32) {
+            ASSERT_EQ(scores.at(h, i), *kv.score(h, i, 1));
+          }
         }
       }
     }

@@ -115,16 +115,18 @@ TEST_P(KvSelectTest, FingerprintIsFnv1a) {
 struct Slot {
   std::vector<uint8_t> k, v;
   int32_t position;
-  float score;
+  std::vector<float> scores;
   bool operator==(const Slot&) const = default;
 };
 
 Slot ReadSlot(const KvView& kv, int head, int32_t slot) {
   const size_t bytes = kv.layout.head_dim * DTypeSize(kv.layout.dtype);
-  return {{kv.k(head, slot), kv.k(head, slot) + bytes},
-          {kv.v(head, slot), kv.v(head, slot) + bytes},
-          *kv.position(head, slot),
-          kv.layout.has_score ? *kv.score(head, slot) : 0};
+  Slot read = {{kv.k(head, slot), kv.k(head, slot) + bytes},
+               {kv.v(head, slot), kv.v(head, slot) + bytes},
+               *kv.position(head, slot),
+               {}};
+  for (int plane = 0; plane < kv.layout.num_scores; ++plane) read.scores.push_back(*kv.score(head, slot, plane));
+  return read;
 }
 
 std::vector<int32_t> RandomSubset(Random& random, int32_t n, int32_t count) {
@@ -141,7 +143,7 @@ TEST_P(KvSelectTest, CompactionMovesEveryPlaneOfItsSequenceAlone) {
   auto c = context(3);
   for (int repeat = 0; repeat < (kEmulated ? 25 : 60); ++repeat) {
     const KvBlockLayout layout = {random.Integer(1, 4), 2 * random.Integer(1, 20), random.Integer(1, 24),
-                                  kCacheTypes[random.Integer(0, 3)], random.Integer(0, 1) == 1};
+                                  kCacheTypes[random.Integer(0, 3)], random.Integer(0, kMaxScores)};
     const int32_t n = random.Integer(1, 150), keep = random.Integer(0, n);
     Cache cache(random, layout, {n, 40}, c.get());
     std::vector<KvView> views = {cache.HostView(0, n), cache.HostView(1, 40)};
@@ -153,7 +155,7 @@ TEST_P(KvSelectTest, CompactionMovesEveryPlaneOfItsSequenceAlone) {
             view.v(h, slot)[i] = static_cast<uint8_t>(random.Integer(0, 255));
           }
           *view.position(h, slot) = random.Integer(0, 1 << 30);
-          if (layout.has_score) *view.score(h, slot) = random.Normal();
+          for (int plane = 0; plane < layout.num_scores; ++plane) *view.score(h, slot, plane) = random.Normal();
         }
       }
     }

@@ -38,7 +38,7 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
     constexpr int kHeads = 2, kWindow = 5;
     const std::vector<int32_t> lengths = {70, 6, 129, 64};
     const int layers = static_cast<int>(lengths.size()), columns = 140;
-    Cache cache(random, {kHeads, d, 16, dtype, /*has_score=*/true}, lengths, c.get());
+    Cache cache(random, {kHeads, d, 16, dtype, /*num_scores=*/2}, lengths, c.get());
     std::vector<KvView> views;
     std::vector<int32_t> candidates, keep;
     std::vector<Selection> selections;
@@ -65,7 +65,8 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
     using Op = std::function<void(absl::Span<const KvView>, const Tensor&, absl::Span<const int32_t>, const Tensor&)>;
     const auto is_code = RedundancyVariant::kCode;
     const Op ops[] = {
-        [&](auto kv, const Tensor& q, auto, const Tensor& out) { WindowImportance(*c, kv, q, out); },
+        [&](auto kv, const Tensor& q, auto, const Tensor& out) { WindowImportance(*c, kv, q, kWindow, out); },
+        [&](auto kv, const Tensor& q, auto, const Tensor& out) { WindowImportance(*c, kv, q, 0, out); },
         [&](auto kv, const Tensor& q, auto, const Tensor& out) {
           WindowAttention(*c, kv, q, WindowReduce::kMaxOfHeads, kWindow, out);
         },
@@ -94,7 +95,7 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
       on.Fetch();
       EXPECT_TRUE(together.GapsIntact());
       for (int l = 0; l < layers; ++l) {
-        Rows alone(kHeads, candidates[l]);
+        Rows alone(kHeads, lengths[l]);
         Operands single(*c);
         op({views[l]}, q.Rows(l * kWindow, (l + 1) * kWindow), {numbers[l]}, single.F32(alone));
         single.Fetch();
@@ -103,6 +104,23 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
             ASSERT_EQ(together.at(l * kHeads + h, i), alone.at(h, i))
                 << "op " << &op - ops << ", layer " << l << ", head " << h << ", slot " << i;
           }
+        }
+      }
+    }
+    // Running means, of counts of their own; from zero, so the first is a part of the numbers.
+    {
+      Rows x = Rows::Normal(random, layers * kHeads, columns), means(layers * kHeads, columns, 3);
+      std::vector<int32_t> windows;
+      for (int l = 0; l < layers; ++l) windows.push_back(1 + l);
+      Operands on(*c);
+      AverageRunningScores(*c, views, kWindow, 1, windows, on.F32(x), on.F32(means));
+      on.Fetch();
+      EXPECT_TRUE(means.GapsIntact());
+      for (int row = 0; row < layers * kHeads; ++row) {
+        const int32_t n = lengths[row / kHeads];
+        for (int32_t i = 0; i < n - kWindow; ++i) {
+          const int count = std::min(windows[row / kHeads], (n - 1 - i) / kWindow + 1);
+          ASSERT_EQ(means.at(row, i), x.at(row, i) / static_cast<float>(count)) << "row " << row << ", slot " << i;
         }
       }
     }

@@ -20,21 +20,21 @@ TEST_P(RopeAppendTest, EqualsTheOpsOneAfterTheOther) {
   struct Case {
     int heads, kv_heads, d, block_size;
     DType activation, cache;
-    bool has_score;
+    int num_scores;
     int window;
   };
-  const Case cases[] = {{4, 2, 64, 16, DType::kBFloat16, DType::kBFloat16, true, 5},
-                        {3, 3, 6, 7, DType::kFloat32, DType::kBFloat16, false, 3},
-                        {8, 1, 128, 16, DType::kFloat16, DType::kFloat16, false, 0},
-                        {6, 2, 80, 5, DType::kFloat32, DType::kFloat32, true, 8},
-                        {4, 2, 64, 16, DType::kBFloat16, DType::kFloat8E4M3, true, 5},
-                        {3, 1, 34, 3, DType::kFloat32, DType::kFloat8E4M3, false, 2}};
-  for (const auto& [heads, kv_heads, d, block_size, activation, dtype, has_score, window] : cases) {
+  const Case cases[] = {{4, 2, 64, 16, DType::kBFloat16, DType::kBFloat16, 1, 5},
+                        {3, 3, 6, 7, DType::kFloat32, DType::kBFloat16, 0, 3},
+                        {8, 1, 128, 16, DType::kFloat16, DType::kFloat16, 0, 0},
+                        {6, 2, 80, 5, DType::kFloat32, DType::kFloat32, 2, 8},
+                        {4, 2, 64, 16, DType::kBFloat16, DType::kFloat8E4M3, 1, 5},
+                        {3, 1, 34, 3, DType::kFloat32, DType::kFloat8E4M3, 0, 2}};
+  for (const auto& [heads, kv_heads, d, block_size, activation, dtype, num_scores, window] : cases) {
     SCOPED_TRACE(testing::Message() << heads << " heads over " << kv_heads << " of " << d << ", window " << window);
     Random random(1);
     auto c = context(3, activation);
     const std::vector<int32_t> before = {0, 9, 30, 2}, rows = {13, 1, 1, 4};
-    const KvBlockLayout layout = {kv_heads, d, block_size, dtype, has_score};
+    const KvBlockLayout layout = {kv_heads, d, block_size, dtype, num_scores};
     Random blocks(2), same_blocks(2);
     Cache fused(blocks, layout, {13, 10, 31, 6}, c.get()), apart(same_blocks, layout, {13, 10, 31, 6}, c.get());
     std::vector<int32_t> positions;

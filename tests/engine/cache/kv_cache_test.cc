@@ -89,7 +89,7 @@ TEST(KvCacheTest, CompactionAgainstANaiveModel) {
   for (const int block : {1, 3, 16}) {
     constexpr int kLayers = 2, kHeads = 2, kSequences = 3, kDim = 5;
     const KvBlockLayout layout = {
-        .kv_heads = kHeads, .head_dim = kDim, .block_size = block, .dtype = DType::kFloat32, .has_score = true};
+        .kv_heads = kHeads, .head_dim = kDim, .block_size = block, .dtype = DType::kFloat32, .num_scores = 1};
     const int64_t blocks = kSequences * kLayers * (80 + block - 1) / block + 6;
     KvCache cache = *KvCache::Create({}, layout, {}, kLayers, blocks, kSequences);
     using Slots = std::vector<int32_t>;                              // the position in each slot

@@ -279,6 +279,7 @@ TEST(StepPlanTest, SurvivesTheWire) {
                         .masked_tokens = {1, 2},
                         .history = {5, 6, 7}});
   plan.sequences.push_back({.sequence = 2, .position = 10, .tokens = {8, 9}, .sample = true, .compress = true});
+  plan.sequences.push_back({.sequence = 3, .observe = true});
   const StepPlan read = StepPlan::Parse(plan.Serialize());
   EXPECT_EQ(read.step, 12);
   EXPECT_EQ(read.closes, plan.closes);
@@ -287,7 +288,8 @@ TEST(StepPlanTest, SurvivesTheWire) {
   EXPECT_EQ(read.opens[0].history, plan.opens[0].history);
   EXPECT_EQ(read.sequences[0].tokens, plan.sequences[0].tokens);
   EXPECT_TRUE(read.sequences[0].sample);
-  EXPECT_TRUE(read.sequences[0].compress);
+  EXPECT_TRUE(read.sequences[0].compress && !read.sequences[0].observe);
+  EXPECT_TRUE(read.sequences[1].observe && !read.sequences[1].compress);
   EXPECT_EQ(read.opens[0].request_id, "a request");
   EXPECT_EQ(read.compactions[0].sequence, 7);
   EXPECT_EQ(read.compactions[0].kept, plan.compactions[0].kept);

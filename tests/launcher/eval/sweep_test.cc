@@ -72,6 +72,13 @@ TEST(SweepTest, PoolingAndWeightedBudgets) {
   EXPECT_EQ(SeriesLabel(all[4], all), "gkv");
 }
 
+TEST(SweepTest, HistoryReadsWhatRkvReads) {
+  const absl::StatusOr<Sweep> sweep =
+      MakeSweep({{"kv_compression", "rkv-history"}, {"kv_lambda", "0.1,0.2"}, {"kv_kernel", "1,7"}}, {}, false);
+  ASSERT_TRUE(sweep.ok()) << sweep.status();
+  EXPECT_EQ(Keys(*sweep).size(), 4u);
+}
+
 TEST(SweepTest, BadValuesNameTheFlag) {
   const struct {
     Lists lists;
