@@ -6,6 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "tests/emulator/gpu_engine.h"
 
 namespace cairn {
@@ -46,16 +48,16 @@ TEST_P(GpuCompressionTest, SetsAndTokensAreTheCpus) {
   ExpectSameTokens(gpu, cpu);
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, GpuCompressionTest,
-                         testing::Values(CompressedCase{"rkv", "head", {1, 1, 1}},
-                                         CompressedCase{"rkv", "head", {4, 1, 1}},
-                                         CompressedCase{"rkv", "layer", {2, 1, 1}},
-                                         CompressedCase{"rkv", "sequence", {2, 2, 1}},
-                                         CompressedCase{"snapkv", "head", {1, 2, 1}}),
-                         [](const auto& info) {
-                           return absl::StrCat(info.param.algorithm, "_", info.param.scope, "_tp", info.param.sizes.tp,
-                                               "_pp", info.param.sizes.pp);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Layouts, GpuCompressionTest,
+    testing::Values(CompressedCase{"rkv", "head", {1, 1, 1}}, CompressedCase{"rkv", "head", {4, 1, 1}},
+                    CompressedCase{"rkv-history", "head", {1, 2, 1}}, CompressedCase{"rkv-history", "head", {4, 1, 1}},
+                    CompressedCase{"rkv", "layer", {2, 1, 1}}, CompressedCase{"rkv", "sequence", {2, 2, 1}},
+                    CompressedCase{"snapkv", "head", {1, 2, 1}}),
+    [](const auto& info) {
+      return absl::StrCat(absl::StrReplaceAll(info.param.algorithm, {{"-", "_"}}), "_", info.param.scope, "_tp",
+                          info.param.sizes.tp, "_pp", info.param.sizes.pp);
+    });
 
 // Compaction moves slots and frees blocks between recorded steps, which go on as they are.
 TEST(GpuGraphsTest, CompactionLeavesRecordingsValid) {
@@ -70,9 +72,13 @@ TEST(GpuGraphsTest, CompactionLeavesRecordingsValid) {
 }
 
 TEST(GpuMemoryTest, CompressionAllocatesNothingOnceTheEngineStands) {
-  EngineStats stats;
-  ExpectNoAllocations(CompressedGpuOptions("llama3"), MixedRequests(/*max_tokens=*/40), &stats);
-  EXPECT_GT(stats.cache.compactions, 7);
+  for (const char* algorithm : {"rkv", "rkv-history"}) {
+    EngineOptions options = CompressedGpuOptions("llama3");
+    options.compression.algorithm = algorithm;
+    EngineStats stats;
+    ExpectNoAllocations(options, MixedRequests(/*max_tokens=*/40), &stats);
+    EXPECT_GT(stats.cache.compactions, 7);
+  }
 }
 
 }  // namespace
