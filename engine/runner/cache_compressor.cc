@@ -193,7 +193,7 @@ absl::StatusOr<EventQueries> CacheCompressor::BeginEvent(const KvCache& cache, i
 void CacheCompressor::NoteObservation(const KvCache& cache, LayerEvent event) {
   event.observes = true;
   const int32_t slots = cache.physical_length(event.id.sequence, event.id.layer);
-  (!workers_.empty() && slots <= worker_slots_ ? side_by_side_ : observing_).push_back(event);
+  (IsForWorkers(slots) ? side_by_side_ : observing_).push_back(event);
 }
 
 // The layers of a sequence that have more slots than their budget: for WorkOffWaiting, or WorkOffSideBySide. The others
@@ -209,8 +209,7 @@ void CacheCompressor::NoteLayers(const KvCache& cache, int32_t sequence, const E
       if (compressor_->observes()) NoteObservation(cache, event);
       continue;
     }
-    const bool takes_worker = !workers_.empty() && !shadow_.has_value() && slots <= worker_slots_;
-    (takes_worker ? side_by_side_ : waiting_).push_back(event);
+    (IsForWorkers(slots) && !shadow_.has_value() ? side_by_side_ : waiting_).push_back(event);
   }
 }
 

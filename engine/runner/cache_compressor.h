@@ -95,6 +95,7 @@ class CacheCompressor {
   bool has_own_heads() const {
     return compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
   }
+  bool IsForWorkers(int32_t slots) const { return !workers_.empty() && slots <= worker_slots_; }
   int32_t BudgetOf(int32_t sequence, int layer) const { return (*open_[sequence].budgets)[layers_.begin + layer]; }
   absl::Status Agree(const StepPlan& plan);
 

@@ -101,8 +101,8 @@ void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int windo
                         const Tensor& scores);
 // A running mean over windows of queries: the score of slot i in a plane += (current[h, i] - itself) / c, for all n
 // slots (current [layers * kv_heads, n]), where c counts the windows that have seen the slot, this one included: as
-// many as begin after its token, ceil((L - p) / w) at length L and position p, at most windows[l] of the l-th layer's
-// sequence.
+// many of w tokens, side by side, as end after its token, ceil((L - p) / w) at length L and position p, at most
+// windows[l] of the l-th layer's sequence.
 void AverageRunningScores(Context& context, absl::Span<const KvView> kv, int window, int plane,
                           absl::Span<const int32_t> windows, const Tensor& current, const Tensor& scores);
 
