@@ -1,5 +1,7 @@
 #include "compression/compression_config.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compression/scorer.h"
@@ -52,6 +54,10 @@ KeepScope CompressionConfig::keep_scope() const {
   return KeepScope::kHead;
 }
 
+int32_t CompressionConfig::RecentSlots(int32_t budget) const {
+  return std::max(window, static_cast<int32_t>(recent_ratio * budget));
+}
+
 absl::Status CompressionConfig::Validate() const {
   if (enabled() && !IsAlgorithm(algorithm)) {
     return Refuse("--kv-compression", algorithm, absl::StrCat("one of none, ", AlgorithmNames()));
@@ -76,6 +82,7 @@ absl::Status CompressionConfig::Validate() const {
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-beta", beta, 1, 1e6));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-lambda", mix_lambda, 0, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-threshold", similarity_threshold, -1, 1));
+  CAIRN_RETURN_IF_ERROR(CheckRange("--kv-recent-ratio", recent_ratio, 0, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-gamma", gamma, 0, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-sinks", num_sinks, 0, kMaxSlots));
   CAIRN_RETURN_IF_ERROR(CheckLayerWeights(schedule, layer_weights));

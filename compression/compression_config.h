@@ -20,6 +20,7 @@ struct CompressionConfig {
   int32_t budget = 1024;              // slots per KV head and layer after a compaction, the window included (mean)
   int32_t buffer = 128;               // tokens decoded between compactions
   int32_t window = 8;                 // last queries that score, last slots that stay
+  double recent_ratio = 0;            // of a layer's slots, for its last tokens; the window at least
   double beta = 20;                   // slope of the pyramid
   std::vector<double> layer_weights;  // weighted: each layer's share of the slots beyond the windows, to six decimals
   double mix_lambda = 0.1;            // R-KV: weight of importance against redundancy
@@ -38,6 +39,8 @@ struct CompressionConfig {
 
   bool enabled() const { return algorithm != "none"; }
   KeepScope keep_scope() const;
+  // The last slots of `budget` that stay.
+  int32_t RecentSlots(int32_t budget) const;
   // INVALID_ARGUMENT names the flag (--kv-...), its value and what is allowed.
   absl::Status Validate() const;
   // What only the model can say: a weight for each of its layers.

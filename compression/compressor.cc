@@ -21,14 +21,14 @@ Tensor Matrix(const Tensor& flat, int64_t rows, int64_t columns) {
 // buffer 128, or 64 of fewer slots.
 constexpr int32_t kLayersAtOnce = 64, kSlotsAtOnce = 1 << 16;
 
-void CheckPlan(const KeepPlan& plan, absl::Span<const Selection> layers, int window) {
+void CheckPlan(const KeepPlan& plan, absl::Span<const Selection> layers) {
   for (size_t l = 0; l < layers.size(); ++l) {
     const Tensor rows = plan.Of(l);
-    const int32_t num_slots = layers[l].candidates + window, K = layers[l].keep;
+    const int32_t recent = layers[l].recent, num_slots = layers[l].candidates + recent, K = layers[l].keep;
     for (int64_t row = 0; row < rows.dim(0); ++row) {
       const int32_t* kept = rows.data<int32_t>() + row * rows.row_stride();
-      CAIRN_CHECK(kept[0] >= 0 && kept[K - 1] == num_slots - 1 && kept[K - window] == num_slots - window,
-                  "the window is not kept");
+      CAIRN_CHECK(kept[0] >= 0 && kept[K - 1] == num_slots - 1 && kept[K - recent] == num_slots - recent,
+                  "the last slots are not kept");
       for (int32_t i = 1; i < K; ++i) CAIRN_CHECK(kept[i - 1] < kept[i], "kept slots do not ascend");
     }
   }
@@ -149,18 +149,18 @@ void Compressor::Observe(Context& context, absl::Span<const LayerTask> layers) {
   scorer_->Observe(context, InputsOf(context, layers).View(static_cast<int32_t>(shape_.heads.kv_heads.begin)));
 }
 
+Selection Compressor::SelectionOf(int32_t num_slots, int32_t budget) const {
+  CAIRN_CHECK(budget < num_slots && budget > config_.window, "keep ", budget, " of ", num_slots);
+  const int32_t recent = config_.RecentSlots(budget);
+  return {.candidates = num_slots - recent, .recent = recent, .keep = budget};
+}
+
 KeepPlan Compressor::Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers) {
   KeepPlan plan;
-  int32_t most = 0;
-  for (const Selection& layer : layers) {
-    CAIRN_CHECK(layer.keep < layer.candidates + config_.window && layer.keep > config_.window, "keep ", layer.keep,
-                " of ", layer.candidates + config_.window);
-    plan.sizes.push_back(layer.keep);
-    most = std::max(most, layer.keep);
-  }
-  plan.kept = Matrix(kept_, scores.dim(0), most);
-  SelectTopK(context, scores, layers, scorer_->num_sinks(), config_.window, plan.kept);
-  if (context.device().is_cpu()) CheckPlan(plan, layers, config_.window);
+  for (const Selection& layer : layers) plan.sizes.push_back(layer.keep);
+  plan.kept = Matrix(kept_, scores.dim(0), *std::max_element(plan.sizes.begin(), plan.sizes.end()));
+  SelectTopK(context, scores, layers, scorer_->num_sinks(), plan.kept);
+  if (context.device().is_cpu()) CheckPlan(plan, layers);
   return plan;
 }
 
@@ -181,7 +181,7 @@ Tensor Compressor::PlaceKept(Context& context, absl::Span<const int32_t> kept) {
 absl::StatusOr<KeepPlan> Compressor::Plan(Context& context, absl::Span<const LayerTask> layers) {
   const Tensor scores = Score(context, layers);
   std::vector<Selection> selections;
-  for (const LayerTask& task : layers) selections.push_back({task.kv.num_slots - config_.window, task.budget});
+  for (const LayerTask& task : layers) selections.push_back(SelectionOf(task.kv.num_slots, task.budget));
   if (scope_ == KeepScope::kHead) return Select(context, scores, selections);
   const Tensor sums = Matrix(sums_, static_cast<int64_t>(layers.size()), scores.dim(1));
   ClearTensor(context, sums);
@@ -208,7 +208,7 @@ void Compressor::AddHeads(Context& context, const Tensor& scores, const Tensor& 
 absl::StatusOr<KeepPlan> Compressor::SelectFrom(Context& context, const Tensor& sums, int32_t num_slots,
                                                 int32_t budget) {
   CAIRN_RETURN_IF_ERROR(sync_.SumScores(sums));
-  return Select(context, sums.Reshape({1, sums.dim(0)}), {{num_slots - config_.window, budget}});
+  return Select(context, sums.Reshape({1, sums.dim(0)}), {SelectionOf(num_slots, budget)});
 }
 
 }  // namespace cairn

@@ -104,6 +104,7 @@ class Compressor {
   Inputs InputsOf(Context& context, absl::Span<const LayerTask> layers);
   Tensor Score(Context& context, absl::Span<const LayerTask> layers);
   void AddHeads(Context& context, const Tensor& scores, const Tensor& sums);
+  Selection SelectionOf(int32_t num_slots, int32_t budget) const;
   KeepPlan Select(Context& context, const Tensor& scores, absl::Span<const Selection> layers);
 
   CompressionConfig config_;

@@ -64,6 +64,8 @@ ABSL_FLAG(int32_t, kv_budget, cairn::CompressionConfig().budget,
           "slots that a KV head of a layer keeps when it is compressed, the window included (mean over layers)");
 ABSL_FLAG(int32_t, kv_buffer, cairn::CompressionConfig().buffer, "tokens between compressions");
 ABSL_FLAG(int32_t, kv_window, cairn::CompressionConfig().window, "last tokens, which score the others and stay");
+ABSL_FLAG(double, kv_recent_ratio, cairn::CompressionConfig().recent_ratio,
+          "share of a layer's slots for its last tokens; the window at least");
 ABSL_FLAG(std::string, kv_schedule, cairn::CompressionConfig().schedule,
           "uniform; pyramid: shallow layers keep more, deep ones less; weighted: --kv-layer-weights");
 ABSL_FLAG(std::string, kv_layer_weights, "", "weighted: a number for each layer of the model, its share of the slots");
@@ -151,6 +153,7 @@ const FlagGroup kCompressionFlags{"KV compression",
                                    {"kv_budget", "N"},
                                    {"kv_buffer", "N"},
                                    {"kv_window", "N"},
+                                   {"kv_recent_ratio", "X"},
                                    {"kv_schedule", "NAME"},
                                    {"kv_beta", "X"},
                                    {"kv_layer_weights", "LIST"},
@@ -214,6 +217,7 @@ absl::StatusOr<CompressionConfig> CompressionFromFlags() {
   config.budget = absl::GetFlag(FLAGS_kv_budget);
   config.buffer = absl::GetFlag(FLAGS_kv_buffer);
   config.window = absl::GetFlag(FLAGS_kv_window);
+  config.recent_ratio = absl::GetFlag(FLAGS_kv_recent_ratio);
   config.beta = absl::GetFlag(FLAGS_kv_beta);
   CAIRN_ASSIGN_OR_RETURN(config.layer_weights, LayerWeightsFromFlag());
   config.mix_lambda = absl::GetFlag(FLAGS_kv_lambda);

@@ -43,7 +43,7 @@ class Compaction {
     for (int layer = 0; layer < layers; ++layer) views_.push_back(layer_.view(layer));
     candidates_.assign(static_cast<size_t>(layers), slots - kWindow);
     keeps_.assign(static_cast<size_t>(layers), slots - buffer_);
-    selections_.assign(static_cast<size_t>(layers), {slots - kWindow, slots - buffer_});
+    selections_.assign(static_cast<size_t>(layers), {slots - kWindow, kWindow, slots - buffer_});
   }
 
   int rows() const { return layers_ * kv_heads_; }
@@ -68,7 +68,7 @@ class Compaction {
   void Redundancy(bool remembers) {
     KeyRedundancy(gpu_.context(), views_, kWindow, kThreshold, RedundancyVariant::kCode, remembers, scores());
   }
-  void Select() { SelectTopK(gpu_.context(), scores(), selections_, 0, kWindow, kept()); }
+  void Select() { SelectTopK(gpu_.context(), scores(), selections_, 0, kept()); }
   void Compact() { KvCompact(gpu_.context(), views_, kept(), keeps_); }
   // All of it, as the scorer rkv and the engine run it.
   void Event(bool remembers) {

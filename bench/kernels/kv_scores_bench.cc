@@ -106,7 +106,7 @@ void BenchSelect(benchmark::State& state, const Shape& shape) {
   std::vector<int32_t> kept(shape.kv_heads * keep);
   const Tensor k(kept.data(), DType::kInt32, {shape.kv_heads, keep});
   Measure(state, 0, 4.0 * static_cast<double>(layer.scores.size()), [&] {
-    SelectTopK(SharedContext(), layer.out(), {{candidates, static_cast<int32_t>(keep)}}, 0, kWindow, k);
+    SelectTopK(SharedContext(), layer.out(), {{candidates, kWindow, static_cast<int32_t>(keep)}}, 0, k);
   });
 }
 

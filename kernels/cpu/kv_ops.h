@@ -22,7 +22,7 @@ void DecayRunningScores(Context& context, const KvView& kv, float decay, const T
 void AverageRunningScores(Context& context, const KvView& kv, int window, int plane, int32_t windows,
                           const Tensor& current, const Tensor& scores);
 
-void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept);
+void SelectTopK(Context& context, const Tensor& scores, int num_first, int recent, const Tensor& kept);
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed);
 void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints);
 void KvCompact(Context& context, const KvView& kv, const Tensor& kept);

@@ -89,8 +89,8 @@ int32_t* SelectBest(const T* order, T* work, int64_t first, int64_t m, int64_t c
 }
 
 template <typename T>
-void SelectRows(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
-  const int64_t m = scores.dim(1), candidates = kept.dim(1) - window;
+void SelectRows(Context& context, const Tensor& scores, int num_first, int recent, const Tensor& kept) {
+  const int64_t m = scores.dim(1), candidates = kept.dim(1) - recent;
   const int64_t first = std::min<int64_t>(num_first, candidates);
   context.threads().ParallelFor(scores.dim(0), [&](int64_t row, int worker) {
     const T* score = scores.data<T>() + row * scores.row_stride();
@@ -100,7 +100,7 @@ void SelectRows(Context& context, const Tensor& scores, int num_first, int windo
     for (int64_t i = 0; i < m; ++i) order[i] = OrderOf(score[i]);
     for (int64_t i = 0; i < first; ++i) *out++ = static_cast<int32_t>(i);
     out = SelectBest(order, order + m, first, m, candidates - first, out);
-    for (int64_t i = 0; i < window; ++i) *out++ = static_cast<int32_t>(m + i);
+    for (int64_t i = 0; i < recent; ++i) *out++ = static_cast<int32_t>(m + i);
   });
 }
 
@@ -182,11 +182,11 @@ void CompactHeads(Context& context, const KvView& kv, const Tensor& kept) {
 
 }  // namespace
 
-void SelectTopK(Context& context, const Tensor& scores, int num_first, int window, const Tensor& kept) {
+void SelectTopK(Context& context, const Tensor& scores, int num_first, int recent, const Tensor& kept) {
   if (scores.dtype() == DType::kInt64) {
-    SelectRows<int64_t>(context, scores, num_first, window, kept);
+    SelectRows<int64_t>(context, scores, num_first, recent, kept);
   } else {
-    SelectRows<float>(context, scores, num_first, window, kept);
+    SelectRows<float>(context, scores, num_first, recent, kept);
   }
 }
 

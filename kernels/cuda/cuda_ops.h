@@ -72,7 +72,7 @@ void DecayRunningScores(Context& context, absl::Span<const KvView> kv, int windo
 void AverageRunningScores(Context& context, absl::Span<const KvView> kv, int window, int plane,
                           absl::Span<const int32_t> windows, const Tensor& current, const Tensor& scores);
 
-void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first,
                 const Tensor& kept);
 void ScoresToFixedPoint(Context& context, const Tensor& scores, bool accumulate, const Tensor& fixed);
 void FingerprintRows(Context& context, const Tensor& kept, const Tensor& fingerprints);

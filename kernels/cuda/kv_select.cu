@@ -78,18 +78,17 @@ __device__ Threshold<T> FindThreshold(const T* scores, int first, int m, int cou
 
 // One block a row.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    SelectKernel(RowView<const T> scores, const Selection* layers, int rows_per_layer, int num_first, int window,
-                 RowView<int32_t> kept) {
+__global__ void __launch_bounds__(kThreads) SelectKernel(RowView<const T> scores, const Selection* layers,
+                                                         int rows_per_layer, int num_first, RowView<int32_t> kept) {
   const Selection layer = layers[blockIdx.x / static_cast<unsigned>(rows_per_layer)];
-  const int m = layer.candidates, keep = layer.keep;
+  const int m = layer.candidates, recent = layer.recent, keep = layer.keep;
   CAIRN_SHARED(int, counts, [2][2][kWarps]);  // by turns: of scores above the threshold and of its equals, by warp
   const T* score = scores.row(blockIdx.x);
   int32_t* out = kept.row(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
-  const int first = min(num_first, keep - window), count = keep - window - first;
+  const int first = min(num_first, keep - recent), count = keep - recent - first;
   for (int i = thread; i < first; i += kThreads) out[i] = i;
-  for (int i = thread; i < window; i += kThreads) out[keep - window + i] = m + i;
+  for (int i = thread; i < recent; i += kThreads) out[keep - recent + i] = m + i;
   if (count == 0) return;
   const Threshold<T> threshold = FindThreshold(score, first, m, count);
 
@@ -119,12 +118,11 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-void SelectRows(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+void SelectRows(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first,
                 const Tensor& kept) {
   CAIRN_LAUNCH(SelectKernel<T>, context.cuda().stream(), {static_cast<unsigned>(kept.dim(0)), kThreads},
                ViewRows<const T>(scores), context.cuda().Upload(layers.data(), layers.size()),
-               static_cast<int>(scores.dim(0)) / static_cast<int>(layers.size()), num_first, window,
-               ViewRows<int32_t>(kept));
+               static_cast<int>(scores.dim(0)) / static_cast<int>(layers.size()), num_first, ViewRows<int32_t>(kept));
 }
 
 // Row blockIdx.x of `fixed`, kThreads columns.
@@ -245,12 +243,12 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first,
                 const Tensor& kept) {
   if (scores.dtype() == DType::kInt64) {
-    SelectRows<int64_t>(context, scores, layers, num_first, window, kept);
+    SelectRows<int64_t>(context, scores, layers, num_first, kept);
   } else {
-    SelectRows<float>(context, scores, layers, num_first, window, kept);
+    SelectRows<float>(context, scores, layers, num_first, kept);
   }
 }
 

@@ -7,7 +7,7 @@
 
 namespace cairn {
 
-void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first,
                 const Tensor& kept) {
   CAIRN_CHECK(scores.dtype() == DType::kFloat32 || scores.dtype() == DType::kInt64, "SelectTopK: scores hold ",
               DTypeName(scores.dtype()), ", expected float32 or int64");
@@ -19,16 +19,18 @@ void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selecti
   for (const Selection& layer : layers) {
     CAIRN_CHECK(layer.candidates >= 0 && layer.candidates <= scores.dim(1) && layer.keep <= kept.dim(1),
                 "SelectTopK: ", layer.keep, " of ", layer.candidates, " in ", kept.dim(1), " of ", scores.dim(1));
-    CAIRN_CHECK(window >= 0 && num_first >= 0 && window <= layer.keep && layer.keep <= layer.candidates + window,
-                "SelectTopK: ", layer.keep, " of ", layer.candidates, " candidates and a window of ", window);
+    CAIRN_CHECK(num_first >= 0 && layer.recent >= 0 && layer.recent <= layer.keep &&
+                    layer.keep <= layer.candidates + layer.recent,
+                "SelectTopK: ", layer.keep, " of ", layer.candidates, " candidates and ", layer.recent,
+                " recent slots");
   }
   if (kept.num_elements() == 0) return;
-  CAIRN_RETURN_ON_GPU(context, SelectTopK, scores, layers, num_first, window, kept);
+  CAIRN_RETURN_ON_GPU(context, SelectTopK, scores, layers, num_first, kept);
   const int64_t rows = scores.dim(0) / static_cast<int64_t>(layers.size());
   for (size_t l = 0; l < layers.size(); ++l) {
     const int64_t begin = static_cast<int64_t>(l) * rows;
-    cpu::SelectTopK(context, scores.Rows(begin, begin + rows).Columns(0, layers[l].candidates), num_first, window,
-                    kept.Rows(begin, begin + rows).Columns(0, layers[l].keep));
+    cpu::SelectTopK(context, scores.Rows(begin, begin + rows).Columns(0, layers[l].candidates), num_first,
+                    layers[l].recent, kept.Rows(begin, begin + rows).Columns(0, layers[l].keep));
   }
 }
 

@@ -11,16 +11,16 @@
 
 namespace cairn {
 
-// How many of a layer's candidates are kept: K of m + window slots.
+// How many slots of a layer are kept: K of m candidates and of the `recent` slots behind them, which all stay.
 struct Selection {
-  int32_t candidates = 0, keep = 0;
+  int32_t candidates = 0, recent = 0, keep = 0;
 };
 
 // kept [rows, K] int32, ascending, of each row of scores [rows, m] (f32 or int64): slots 0 .. num_first - 1, the
-// K - num_first - window best of the other candidates, and the window m .. m + window - 1. Ties go to the lower slot, a
-// NaN counts as -infinity, -0 equals 0. window <= K <= m + window; num_first is cut to K - window. Of several layers at
+// K - num_first - recent best of the other candidates, and slots m .. m + recent - 1. Ties go to the lower slot, a NaN
+// counts as -infinity, -0 equals 0. recent <= K <= m + recent; num_first is cut to K - recent. Of several layers at
 // once, each with as many rows, one after the other; a layer's own m and K are its columns in `scores` and `kept`.
-void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first, int window,
+void SelectTopK(Context& context, const Tensor& scores, absl::Span<const Selection> layers, int num_first,
                 const Tensor& kept);
 
 // fixed [rows, n] int64 += the sum over k rows of round-half-even(score * 2^40), saturated at +-2^47, NaN being -2^47,

@@ -47,6 +47,8 @@ ABSL_FLAG(std::string, eval_kv_lambda, absl::StrCat(cairn::CompressionConfig().m
 ABSL_FLAG(std::string, eval_kv_beta, absl::StrCat(cairn::CompressionConfig().beta), "slope of the pyramid, 1 is flat");
 ABSL_FLAG(std::string, eval_kv_window, absl::StrCat(cairn::CompressionConfig().window),
           "last tokens, which score the others and stay");
+ABSL_FLAG(std::string, eval_kv_recent_ratio, absl::StrCat(cairn::CompressionConfig().recent_ratio),
+          "share of a layer's slots for its last tokens; the window at least");
 ABSL_FLAG(std::string, eval_kv_kernel, absl::StrCat(cairn::CompressionConfig().kernel_size),
           "rkv, rkv-history, snapkv: width of the pooling, odd");
 ABSL_FLAG(std::string, eval_kv_buffer, absl::StrCat(cairn::CompressionConfig().buffer), "tokens between compressions");
@@ -89,6 +91,7 @@ const FlagGroup kEvalSweepFlags{"KV compression: where a list is taken, every co
                                  {"eval_kv_budget", "LIST", "", "kv_budget"},
                                  {"eval_kv_buffer", "LIST", "", "kv_buffer"},
                                  {"eval_kv_window", "LIST", "", "kv_window"},
+                                 {"eval_kv_recent_ratio", "LIST", "", "kv_recent_ratio"},
                                  {"eval_kv_schedule", "LIST", "", "kv_schedule"},
                                  {"eval_kv_beta", "LIST", "", "kv_beta"},
                                  {"kv_layer_weights", "WEIGHTS"},
@@ -201,6 +204,7 @@ absl::StatusOr<EvalOptions> EvalOptionsFromFlags() {
                    {"kv_lambda", absl::GetFlag(FLAGS_eval_kv_lambda)},
                    {"kv_kernel", absl::GetFlag(FLAGS_eval_kv_kernel)},
                    {"kv_window", absl::GetFlag(FLAGS_eval_kv_window)},
+                   {"kv_recent_ratio", absl::GetFlag(FLAGS_eval_kv_recent_ratio)},
                    {"kv_buffer", absl::GetFlag(FLAGS_eval_kv_buffer)},
                    {"kv_budget", absl::GetFlag(FLAGS_eval_kv_budget)}};
   CAIRN_RETURN_IF_ERROR(CheckCounts(options));

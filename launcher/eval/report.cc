@@ -141,7 +141,7 @@ ordered_json JsonOf(const CompressionConfig& config) {
   if (!config.enabled()) return {{"algorithm", "none"}};
   return {{"algorithm", config.algorithm}, {"budget", config.budget},     {"buffer", config.buffer},
           {"window", config.window},       {"schedule", config.schedule}, {"beta", config.beta},
-          {"scope", config.scope},         {"lambda", config.mix_lambda}};
+          {"scope", config.scope},         {"lambda", config.mix_lambda}, {"recent_ratio", config.recent_ratio}};
 }
 
 }  // namespace

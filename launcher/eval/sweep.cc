@@ -46,6 +46,7 @@ absl::Status SetItem(const std::string& flag, const std::string& item, Setting& 
   if (flag == "kv_budget") return SetBudget(item, setting);
   if (flag == "kv_buffer") return SetInteger(item, config.buffer);
   if (flag == "kv_window") return SetInteger(item, config.window);
+  if (flag == "kv_recent_ratio") return SetNumber(item, config.recent_ratio);
   if (flag == "kv_beta") return SetNumber(item, config.beta);
   if (flag == "kv_kernel") return SetInteger(item, config.kernel_size);
   if (flag == "kv_lambda") return SetNumber(item, config.mix_lambda);
@@ -70,8 +71,11 @@ void MakeCanonical(Setting& setting) {
   if (!ReadsLambda(config)) config.mix_lambda = standard.mix_lambda;
   if (!ReadsKernel(config)) config.kernel_size = standard.kernel_size;
   if (config.schedule != "pyramid") config.beta = standard.beta;
-  // The first and the last tokens are the same in every head and layer.
-  if (config.algorithm == "streamingllm") config.scope = standard.scope;
+  // The first and the last tokens, whatever share of them is promised, the same in every head and layer.
+  if (config.algorithm == "streamingllm") {
+    config.scope = standard.scope;
+    config.recent_ratio = standard.recent_ratio;
+  }
 }
 
 // A budget that no other check minds, where the real one is not known yet.
@@ -122,6 +126,7 @@ std::string SettingKey(const CompressionConfig& config) {
       config.algorithm, "-b", config.budget, "-f", config.buffer, "-w", config.window, "-", config.schedule,
       config.schedule == "pyramid" ? absl::StrCat(config.beta) : "", "-", config.scope,
       ReadsLambda(config) ? absl::StrCat("-l", config.mix_lambda) : "",
+      config.recent_ratio == CompressionConfig().recent_ratio ? "" : absl::StrCat("-r", config.recent_ratio),
       config.kernel_size == CompressionConfig().kernel_size ? "" : absl::StrCat("-k", config.kernel_size));
 }
 
@@ -144,6 +149,7 @@ std::string SeriesLabel(const CompressionConfig& config, const std::vector<Compr
   if (config.scope != "head") absl::StrAppend(&label, " per ", config.scope);
   if (varies([](const auto& c) { return c.buffer; })) absl::StrAppend(&label, " buffer ", config.buffer);
   if (varies([](const auto& c) { return c.window; })) absl::StrAppend(&label, " window ", config.window);
+  if (varies([](const auto& c) { return c.recent_ratio; })) absl::StrAppend(&label, " recent ", config.recent_ratio);
   // The same, among those that read it.
   const auto varies_where = [&](auto reads, auto field) {
     return reads(config) && std::any_of(all.begin(), all.end(), [&](const CompressionConfig& other) {

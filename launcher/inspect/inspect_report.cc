@@ -12,9 +12,10 @@ namespace {
 using nlohmann::ordered_json;
 
 ordered_json CompressionJson(const CompressionConfig& config) {
-  return {{"algorithm", config.algorithm}, {"schedule", config.schedule}, {"scope", config.scope},
-          {"budget", config.budget},       {"buffer", config.buffer},     {"window", config.window},
-          {"num_sinks", config.num_sinks}};
+  return {{"algorithm", config.algorithm}, {"schedule", config.schedule},
+          {"scope", config.scope},         {"budget", config.budget},
+          {"buffer", config.buffer},       {"window", config.window},
+          {"num_sinks", config.num_sinks}, {"recent_ratio", config.recent_ratio}};
 }
 
 ordered_json CountersJson(const CacheCounters& counters) {

@@ -27,6 +27,7 @@ TEST(CompressionConfigTest, DefaultsAreThoseOfTheSpecification) {
   EXPECT_EQ(config.buffer, 128);
   EXPECT_EQ(config.beta, 20);
   EXPECT_EQ(config.num_sinks, 4);
+  EXPECT_EQ(config.recent_ratio, 0);
   EXPECT_EQ(config.gamma, 0.8);
   EXPECT_EQ(config.variant, "code");
   EXPECT_EQ(config.group_reduce, "mean");
@@ -59,6 +60,17 @@ TEST(CompressionConfigTest, Scopes) {
   config.scope = "sequence";
   EXPECT_EQ(config.keep_scope(), KeepScope::kSequence);
   EXPECT_TRUE(config.Validate().ok());
+}
+
+TEST(CompressionConfigTest, RecentSlotsAreAShareOfTheLayersAndTheWindowAtLeast) {
+  CompressionConfig config;
+  EXPECT_EQ(config.RecentSlots(1000), 8);
+  config.recent_ratio = 0.1;
+  EXPECT_EQ(config.RecentSlots(79), 8);
+  EXPECT_EQ(config.RecentSlots(99), 9);
+  EXPECT_EQ(config.RecentSlots(1000), 100);
+  config.recent_ratio = 1;
+  EXPECT_EQ(config.RecentSlots(99), 99);
 }
 
 TEST(CompressionConfigTest, AWeightForEachLayerOfTheModel) {
@@ -96,6 +108,7 @@ TEST(CompressionConfigTest, RefusalsNameTheFlag) {
       {"--kv-threshold=2: must be between -1 and 1", [](auto& c) { c.similarity_threshold = 2; }},
       {"--kv-beta=0.5: must be between 1 and", [](auto& c) { c.beta = 0.5; }},
       {"--kv-beta=inf: must be between 1 and", [](auto& c) { c.beta = INFINITY; }},
+      {"--kv-recent-ratio=1.1: must be between 0 and 1", [](auto& c) { c.recent_ratio = 1.1; }},
       {"--kv-gamma=1.1: must be between 0 and 1", [](auto& c) { c.gamma = 1.1; }},
       {"--kv-sinks=-1: must be between 0 and", [](auto& c) { c.num_sinks = -1; }},
       {"--kv-scope=sequence: must be head or layer with --kv-schedule=pyramid",

@@ -89,8 +89,9 @@ std::vector<std::vector<int32_t>> Select(Context& context, std::vector<T> scores
   keep = std::min(keep, m + window);
   std::vector<int32_t> kept(rows * keep);
   Operands on(context);
-  SelectTopK(context, Place(on, scores).Reshape({rows, m}), {{static_cast<int32_t>(m), static_cast<int32_t>(keep)}},
-             num_first, window, on.Ints(kept).Reshape({rows, keep}));
+  SelectTopK(context, Place(on, scores).Reshape({rows, m}),
+             {{static_cast<int32_t>(m), window, static_cast<int32_t>(keep)}}, num_first,
+             on.Ints(kept).Reshape({rows, keep}));
   on.Fetch();
   std::vector<std::vector<int32_t>> sets;
   for (int64_t row = 0; row < rows; ++row)

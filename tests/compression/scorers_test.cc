@@ -251,7 +251,7 @@ TEST_P(ScorersHeapTest, ScoringAllocatesNothingAfterWarmUp) {
       const Tensor s(scores.data(), DType::kFloat32, {2, n - 8});
       scorer->Score(
           *c, {absl::MakeConstSpan(&kv, 1), Tensor(queries.data(), DType::kFloat32, {8, 4, 16}), layers, windows}, s);
-      SelectTopK(*c, s, {{n - 8, 50}}, scorer->num_sinks(), 8, Tensor(kept.data(), DType::kInt32, {2, 50}));
+      SelectTopK(*c, s, {{n - 8, 8, 50}}, scorer->num_sinks(), Tensor(kept.data(), DType::kInt32, {2, 50}));
       if (settled == 0) settled = HeapBytes();
       EXPECT_EQ(HeapBytes(), settled) << n;
     }

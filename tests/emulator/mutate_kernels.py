@@ -112,6 +112,8 @@ MUTATIONS = [
      "static_cast<int64_t>(0 * layer) * p.window + r", 0, "window_scores.cu", "LayersTogether"),
     ("together: the first layer's length for all", "kv_select.cu", "const Selection layer = layers[blockIdx.x /",
      "const Selection layer = layers[0 * blockIdx.x /", 0, "kv_select.cu", "LayersTogether"),
+    ("together: the first layer's recent slots for all", "kv_select.cu", "recent = layer.recent,",
+     "recent = layers[0].recent,", 0, "kv_select.cu", "LayersTogether"),
     ("together: the first layer's sets for all", "kv_select.cu", "kept.row(layer * sets +",
      "kept.row(0 * layer * sets +", 0, "kv_select.cu", "LayersTogether"),
     ("newest: a screen too fine", "newest_keys.cu", "fabsf(similarity) * 1e-6f <=", "-0.2f <=", 0, "newest_keys.cu",

@@ -327,20 +327,32 @@ TEST(CompressionTest, RanksThatDisagreeStopTheJobWithinTheStep) {
 
 // --- Memory ---
 
-TEST_P(PolicyTest, WhatIsKeptIsAscendingAndEndsInTheWindow) {
-  for (const char* schedule : {"uniform", "pyramid", "weighted"}) {
+void ExpectAscendingToTheLastTokens(const CompressionConfig& config) {
+  const std::vector<int32_t> budgets = AllocateBudgets(config, 4);
+  const HarnessResult result = Answer(Options("qwen3", config), RandomRequests(9, 4, 50, 80));
+  EXPECT_GT(result.evictions.size(), 4u * 4 * 2);
+  for (const Eviction& e : result.evictions) {
+    const int32_t budget = budgets[e.layer];
+    ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budget);
+    ASSERT_TRUE(std::is_sorted(e.positions.begin(), e.positions.end(), std::less_equal<>()));
+    const int32_t recent = std::max(config.window, static_cast<int32_t>(config.recent_ratio * budget));
+    for (int i = 1; i <= recent; ++i) ASSERT_EQ(e.positions[budget - i], e.logical_length - i) << "layer " << e.layer;
+  }
+}
+
+TEST_P(PolicyTest, WhatIsKeptIsAscendingAndEndsInTheLastTokens) {
+  for (const double ratio : {0.0, 0.6, 1.0}) {
     CompressionConfig config = Config(GetParam(), 20, 10);
-    config.schedule = schedule;
+    config.recent_ratio = ratio;
     config.layer_weights = {1, 3, 0, 2};
-    const std::vector<int32_t> budgets = AllocateBudgets(config, 4);
-    const HarnessResult result = Answer(Options("qwen3", config), RandomRequests(9, 4, 50, 80));
-    EXPECT_GT(result.evictions.size(), 4u * 4 * 2);
-    for (const Eviction& e : result.evictions) {
-      ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budgets[e.layer]);
-      ASSERT_TRUE(std::is_sorted(e.positions.begin(), e.positions.end(), std::less_equal<>()));
-      for (int i = 1; i <= config.window; ++i) {
-        ASSERT_EQ(e.positions[e.positions.size() - i], e.logical_length - i);
-      }
+    for (const char* schedule : {"uniform", "pyramid", "weighted"}) {
+      config.schedule = schedule;
+      ExpectAscendingToTheLastTokens(config);
+    }
+    config.schedule = "uniform";
+    for (const char* scope : {"layer", "sequence"}) {
+      config.scope = scope;
+      ExpectAscendingToTheLastTokens(config);
     }
   }
 }

@@ -582,7 +582,7 @@ TEST_P(KvScoresTest, WhatIsRememberedChangesNothing) {
                       on.F32(cache == &with ? got : expected));
       }
       // The least redundant, or anything: then many a near-duplicate is gone.
-      SelectTopK(*c, round % 2 == 0 ? on.F32(got) : on.F32(worth).Reshape({kHeads, n - 8}), {{n - 8, keep}}, 0, 8,
+      SelectTopK(*c, round % 2 == 0 ? on.F32(got) : on.F32(worth).Reshape({kHeads, n - 8}), {{n - 8, 8, keep}}, 0,
                  sets);
       for (const Cache* cache : {&with, &without}) KvCompact(*c, {cache->View(0, n)}, sets, {keep});
       on.Fetch();

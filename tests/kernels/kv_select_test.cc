@@ -49,8 +49,8 @@ TEST_P(KvSelectTest, EqualsASort) {
     for (int64_t& value : fixed) value = random.Integer(-distinct, distinct) * 0x123456789LL;
     std::vector<int32_t> kept(rows * keep), fixed_kept(rows * keep);
     Operands on(*c);
-    SelectTopK(*c, on.F32(scores).Reshape({rows, m}), {{m, keep}}, first, window, on.Ints(kept).Reshape({rows, keep}));
-    SelectTopK(*c, on.Ints(fixed).Reshape({rows, m}), {{m, keep}}, first, window,
+    SelectTopK(*c, on.F32(scores).Reshape({rows, m}), {{m, window, keep}}, first, on.Ints(kept).Reshape({rows, keep}));
+    SelectTopK(*c, on.Ints(fixed).Reshape({rows, m}), {{m, window, keep}}, first,
                on.Ints(fixed_kept).Reshape({rows, keep}));
     on.Fetch();
     for (int row = 0; row < rows; ++row) {

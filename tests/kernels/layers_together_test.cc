@@ -48,7 +48,7 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
       views.push_back(cache.View(l, n));
       candidates.push_back(n - kWindow);
       keep.push_back(kWindow + (n - kWindow + 1) / 2);
-      selections.push_back({candidates.back(), keep.back()});
+      selections.push_back({.candidates = n - kWindow - l, .recent = kWindow + l, .keep = keep.back()});
       numbers.push_back(10 + l);
       std::vector<int32_t> positions(n);
       std::iota(positions.begin(), positions.end(), 0);
@@ -132,7 +132,7 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
       const Tensor sets = on.Ints(kept).Reshape({layers * kHeads, 80});
       PoolSlots(*c, on.F32(x), candidates, Pooling::kMax, 7, on.F32(pooled));
       DivideByRowMax(*c, on.F32(divided), candidates);
-      SelectTopK(*c, on.F32(x), selections, 1, kWindow, sets);
+      SelectTopK(*c, on.F32(x), selections, 1, sets);
       KvCompact(*c, views, sets, keep);
       on.Fetch();
     }
@@ -155,7 +155,9 @@ TEST_P(LayersTogetherTest, AreAsAlone) {
           ASSERT_TRUE(j == 0 ? own[0] == 0 : own[j] > own[j - 1]) << "layer " << l << ", slot " << j;
           ASSERT_EQ(*kv.position(h, j), own[j]);  // the positions were the slots
         }
+        const int32_t recent = selections[l].recent;
         ASSERT_EQ(own[keep[l] - 1], lengths[l] - 1);
+        ASSERT_EQ(own[keep[l] - recent], lengths[l] - recent);
         ASSERT_EQ(own[keep[l]], -1);
       }
     }

@@ -149,7 +149,7 @@ TEST_F(CommandLineTest, ConfigHasABlockForCompression) {
   const absl::Status applied = apply(
       "  algorithm: rkv\n  budget: 128\n  buffer-size: 32\n  window_size: 4\n  schedule: pyramid\n  beta: 10\n"
       "  scope: layer\n  mix_lambda: 0.2\n  similarity_threshold: 0.6\n  kernel_size: 5\n  num_sinks: 2\n"
-      "  prefill: false\n");
+      "  prefill: false\n  recent_ratio: 0.1\n");
   ASSERT_TRUE(applied.ok()) << applied;
   const CompressionConfig config = UncheckedEngineOptionsFromFlags()->compression;
   EXPECT_EQ(config.algorithm, "rkv");
@@ -163,6 +163,7 @@ TEST_F(CommandLineTest, ConfigHasABlockForCompression) {
   EXPECT_EQ(config.similarity_threshold, 0.6);
   EXPECT_EQ(config.kernel_size, 5);
   EXPECT_EQ(config.num_sinks, 2);
+  EXPECT_EQ(config.recent_ratio, 0.1);
   EXPECT_FALSE(config.prefill);
   EXPECT_THAT(std::string(apply("  budgett: 3\n").message()),
               HasSubstr("unknown key kv_cache_compression_config.budgett"));

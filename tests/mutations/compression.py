@@ -54,6 +54,9 @@ BUGS = [
         ".budgets = open_[open.sequence].budgets ? open_[open.sequence].budgets "
         ": footprint_.BudgetsFor(open.prompt_length)}",
         "CompressionTest.PromptBudgetsFollowEachPrompt"),
+    Bug("the share of the last tokens is forgotten", "compression/compressor.cc",
+        "config_.RecentSlots(budget)", "config_.window",
+        "Policies/PolicyTest.WhatIsKeptIsAscendingAndEndsInTheLastTokens/rkv"),
     Bug("lambda has another default", "compression/compression_config.h",
         "double mix_lambda = 0.1;", "double mix_lambda = 0.07;", 
         "CompressionConfigTest.DefaultsAreThoseOfTheSpecification", "compression_test"),

@@ -79,6 +79,19 @@ TEST(SweepTest, HistoryReadsWhatRkvReads) {
   EXPECT_EQ(Keys(*sweep).size(), 4u);
 }
 
+// streamingllm keeps the last tokens whatever share is promised to them.
+TEST(SweepTest, RecentTokens) {
+  const absl::StatusOr<Sweep> sweep =
+      MakeSweep({{"kv_compression", "rkv,streamingllm"}, {"kv_recent_ratio", "0,0.1"}}, {}, false);
+  ASSERT_TRUE(sweep.ok()) << sweep.status();
+  EXPECT_THAT(Keys(*sweep),
+              ElementsAre("rkv-b1024-f128-w8-uniform-head-l0.1", "rkv-b1024-f128-w8-uniform-head-l0.1-r0.1",
+                          "streamingllm-b1024-f128-w8-uniform-head"));
+  std::vector<CompressionConfig> all;
+  for (const Setting& setting : sweep->settings) all.push_back(setting.config);
+  EXPECT_EQ(SeriesLabel(all[1], all), "rkv recent 0.1");
+}
+
 TEST(SweepTest, BadValuesNameTheFlag) {
   const struct {
     Lists lists;
