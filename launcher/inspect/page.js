@@ -369,7 +369,8 @@ function drawHeader() {
   const low = Math.min(...data.budgets), high = Math.max(...data.budgets);
   const facts = [
     "budget " + config.budget + (low < high ? " (" + high + " in layer 0, " + low + " in layer " + (model.layers - 1) + ")" : ""),
-    "buffer " + config.buffer, "window " + config.window, "one kept set for each " + config.scope,
+    "buffer " + config.buffer, "window " + config.window,
+    ...(config.recent_ratio > 0 ? [100 * config.recent_ratio + " % for the last tokens"] : []), "one kept set for each " + config.scope,
     model.layers + " layers \u00d7 " + plural(model.heads, "KV head"), "finish reason: " + data.finish_reason,
   ];
   run.append(element("b", "", name), " under ", element("b", "", method), " \u00b7 " + facts.join(" \u00b7 "));
