@@ -71,7 +71,7 @@ void MakeCanonical(Setting& setting) {
   if (!ReadsLambda(config)) config.mix_lambda = standard.mix_lambda;
   if (!ReadsKernel(config)) config.kernel_size = standard.kernel_size;
   if (config.schedule != "pyramid") config.beta = standard.beta;
-  // The first and the last tokens, whatever share of them is promised, the same in every head and layer.
+  // The first and the last tokens are the same in every head and layer, whatever share is promised to the last.
   if (config.algorithm == "streamingllm") {
     config.scope = standard.scope;
     config.recent_ratio = standard.recent_ratio;
