@@ -262,7 +262,7 @@ def main():
     sizes = [int(size) for size in options.sizes.split(",")]
     if sorted(set(sizes)) != sizes or not options.window < sizes[0] <= options.budget:
         raise SystemExit(
-            f"--sizes={options.sizes}: must rise, and begin over the window of {options.window} and within --budget={options.budget}"
+            f"--sizes={options.sizes}: must rise, and begin over --window={options.window} and within --budget={options.budget}"
         )
     settings = [dict(budgets={layer: size}) for layer in range(model.layers) for size in sizes]
     damage, _, longest = measure(model, options, settings)
