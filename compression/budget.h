@@ -10,8 +10,11 @@
 
 namespace cairn {
 
-// K_l of every layer of the model (by global index): sums to num_layers * budget, each at least window + 1. A pyramid
-// never grows with depth.
+// K_l of every layer of the model (by global index), or of every KV head of every layer (layer by layer) where `config`
+// is by_head: how many budgets that makes. Everything below takes such a number for its layers.
+int NumBudgets(const CompressionConfig& config, int64_t num_layers, int64_t num_kv_heads);
+
+// Sums to num_layers * budget, each at least window + 1. A pyramid never grows with depth.
 std::vector<int32_t> AllocateBudgets(const CompressionConfig& config, int num_layers);
 
 // The same for a prompt of `prompt_length` tokens that is compressed once: no layer is given more than the prompt has,

@@ -32,17 +32,14 @@ absl::Status CheckRange(const char* flag, double value, double low, double high)
 
 constexpr int32_t kMaxSlots = 1 << 28;
 
-absl::Status CheckLayerWeights(const std::string& schedule, const std::vector<double>& weights) {
-  if (weights.empty() && schedule == "weighted") {
-    return absl::InvalidArgumentError("--kv-schedule=weighted: needs --kv-layer-weights, a number for each layer");
-  }
+absl::Status CheckWeights(const char* flag, const std::vector<double>& weights) {
   double sum = 0;
   for (const double weight : weights) {
-    CAIRN_RETURN_IF_ERROR(CheckRange("--kv-layer-weights", weight, 0, 1e6));
+    CAIRN_RETURN_IF_ERROR(CheckRange(flag, weight, 0, 1e6));
     sum += weight;
   }
   if (weights.empty() || sum >= 1e-3) return absl::OkStatus();
-  return Refuse("--kv-layer-weights", absl::StrJoin(weights, ","), "more than 0 in some layer");
+  return Refuse(flag, absl::StrJoin(weights, ","), "more than 0 somewhere");
 }
 
 }  // namespace
@@ -85,7 +82,17 @@ absl::Status CompressionConfig::Validate() const {
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-recent-ratio", recent_ratio, 0, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-gamma", gamma, 0, 1));
   CAIRN_RETURN_IF_ERROR(CheckRange("--kv-sinks", num_sinks, 0, kMaxSlots));
-  CAIRN_RETURN_IF_ERROR(CheckLayerWeights(schedule, layer_weights));
+  CAIRN_RETURN_IF_ERROR(CheckWeights("--kv-layer-weights", layer_weights));
+  CAIRN_RETURN_IF_ERROR(CheckWeights("--kv-head-weights", head_weights));
+  if (schedule == "weighted" && layer_weights.empty() == head_weights.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-schedule=weighted: needs --kv-layer-weights, a number for each layer, or --kv-head-weights, "
+                     "one for each of its KV heads",
+                     layer_weights.empty() ? "" : "; not both"));
+  }
+  if (scope != "head" && by_head()) {
+    return Refuse("--kv-scope", scope, "head with --kv-head-weights: one set for all heads of a layer has one size");
+  }
   if (scope == "sequence" && schedule != "uniform") {
     return Refuse("--kv-scope", scope,
                   absl::StrCat("head or layer with --kv-schedule=", schedule, ": one set for all layers has one size"));
@@ -102,8 +109,15 @@ absl::Status CompressionConfig::Validate() const {
   return absl::OkStatus();
 }
 
-absl::Status CompressionConfig::ValidateFor(int64_t num_layers) const {
-  if (schedule != "weighted" || static_cast<int64_t>(layer_weights.size()) == num_layers) return absl::OkStatus();
+absl::Status CompressionConfig::ValidateFor(int64_t num_layers, int64_t num_kv_heads) const {
+  if (schedule != "weighted") return absl::OkStatus();
+  const int64_t heads = static_cast<int64_t>(head_weights.size());
+  if (heads > 0) {
+    if (heads == num_layers * num_kv_heads) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("--kv-head-weights: has ", heads, " numbers, and the model ",
+                                                   num_layers, " layers of ", num_kv_heads, " KV heads"));
+  }
+  if (static_cast<int64_t>(layer_weights.size()) == num_layers) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--kv-layer-weights: has ", layer_weights.size(),
                                                  " numbers, and the model ", num_layers, " layers"));
 }

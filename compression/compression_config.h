@@ -23,6 +23,7 @@ struct CompressionConfig {
   double recent_ratio = 0;            // of a layer's slots, for its last tokens; the window at least
   double beta = 20;                   // slope of the pyramid
   std::vector<double> layer_weights;  // weighted: each layer's share of the slots beyond the windows, to six decimals
+  std::vector<double> head_weights;   // or each KV head's, layer by layer
   double mix_lambda = 0.1;            // R-KV: weight of importance against redundancy
   double similarity_threshold = 0.5;  // R-KV: cosine above which two keys are near-duplicates
   int32_t kernel_size = 7;            // of the pooling over neighbours; odd
@@ -38,13 +39,15 @@ struct CompressionConfig {
                                  // budget + buffer slots (an approximation: later chunks attend the survivors)
 
   bool enabled() const { return algorithm != "none"; }
+  // Whether the KV heads of a layer may keep different numbers of slots.
+  bool by_head() const { return enabled() && schedule == "weighted" && !head_weights.empty(); }
   KeepScope keep_scope() const;
   // The last slots of `budget` that stay.
   int32_t RecentSlots(int32_t budget) const;
   // INVALID_ARGUMENT names the flag (--kv-...), its value and what is allowed.
   absl::Status Validate() const;
-  // What only the model can say: a weight for each of its layers.
-  absl::Status ValidateFor(int64_t num_layers) const;
+  // What only the model can say: a weight for each of its layers, or of their KV heads.
+  absl::Status ValidateFor(int64_t num_layers, int64_t num_kv_heads) const;
 };
 
 }  // namespace cairn

@@ -71,8 +71,9 @@ absl::Status Compressor::Allocate(Device device) {
   const int64_t w = config_.window, d = shape_.head_dim, kv_heads = shape_.heads.kv_heads.size();
   const int64_t heads = shape_.heads.query_heads.size(), replicas = shape_.heads.kv_replicas;
   const int64_t queries = scorer_->needs_queries() ? layers_at_once_ * w * heads * replicas * d : 0;
-  const int64_t gathered =
-      scorer_->needs_queries() && sync_.is_replicated() ? sync_.tp_size() * shape_.num_layers * w * heads * d : 0;
+  const int64_t gathered = scorer_->needs_queries() && sync_.is_replicated()
+                               ? sync_.tp_size() * static_cast<int64_t>(shape_.layers.size()) * w * heads * d
+                               : 0;
   const int64_t sums = scope_ == KeepScope::kHead ? 0 : slots_at_once_;
   struct Part {
     Tensor* tensor;
@@ -119,7 +120,7 @@ Compressor::Inputs Compressor::InputsOf(Context& context, absl::Span<const Layer
     CAIRN_CHECK(task.kv.num_slots > config_.window, task.kv.num_slots, " slots, a window of ", config_.window);
     inputs.longest = std::max(inputs.longest, task.kv.num_slots);
     inputs.kv.push_back(task.kv);
-    inputs.numbers.push_back(shape_.first_layer + task.layer);
+    inputs.numbers.push_back(shape_.layers[task.layer]);
     inputs.windows.push_back(task.queries.windows);
     for (int replica = 0; replica < replicas && scorer_->needs_queries(); ++replica) {
       const int64_t peer = sync_.is_replicated() ? sync_.Peer(replica) * gathered_.dim(1) : 0;

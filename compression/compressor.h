@@ -24,10 +24,9 @@ namespace cairn {
 struct CompressorShape {
   HeadShard heads;
   int head_dim = 0;
-  int first_layer = 0;    // of this stage
-  int num_layers = 0;     // of this stage
-  int32_t max_slots = 0;  // the longest layer that is ever compressed
-  int max_layers = 1;     // layers that may be compressed at the same time, of all sequences
+  std::vector<int32_t> layers;  // of this stage: what tells each from all others of the model
+  int32_t max_slots = 0;        // the longest layer that is ever compressed
+  int max_layers = 1;           // layers that may be compressed at the same time, of all sequences
 };
 
 // The last queries of a sequence: rings [num_layers, window, query heads, head_dim] f32, of which row `oldest` is the

@@ -84,12 +84,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
     if (resolved.shadow_full) impl->setup.runner->compressor()->KeepShadow(impl->setup.runner->cache());
   }
   if (impl->groups.is_leader()) {
-    impl->scheduler =
-        std::make_unique<Scheduler>(SchedulerOptions{.max_num_seqs = resolved.max_num_seqs,
-                                                     .max_num_batched_tokens = resolved.max_num_batched_tokens,
-                                                     .pipeline_stages = resolved.parallel.pp},
-                                    CacheAccountant(impl->setup.stages, resolved.block_size),
-                                    Footprint(resolved.compression, static_cast<int>(impl->setup.config.num_layers)));
+    impl->scheduler = std::make_unique<Scheduler>(
+        SchedulerOptions{.max_num_seqs = resolved.max_num_seqs,
+                         .max_num_batched_tokens = resolved.max_num_batched_tokens,
+                         .pipeline_stages = resolved.parallel.pp},
+        CacheAccountant(impl->setup.stages, resolved.block_size),
+        Footprint(resolved.compression, impl->setup.config.num_layers, impl->setup.config.num_kv_heads));
   }
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
@@ -275,11 +275,12 @@ absl::StatusOr<StepResult> Engine::Impl::FinishStep() {
 
 // What a sequence that has left has cost.
 void Engine::Impl::AddCounters(const Sequence& sequence, RequestOutput& output) {
-  const CacheCounters counters = {.compactions = sequence.compactions,
-                                  .evicted_tokens = sequence.evicted_slots / setup.config.num_layers,
-                                  .blocks_freed = sequence.blocks_freed,
-                                  .peak_kv_bytes = sequence.peak_bytes,
-                                  .full_cache_kv_bytes = sequence.full_cache_bytes};
+  const CacheCounters counters = {
+      .compactions = sequence.compactions,
+      .evicted_tokens = sequence.evicted_slots / static_cast<int64_t>(sequence.budgets->size()),
+      .blocks_freed = sequence.blocks_freed,
+      .peak_kv_bytes = sequence.peak_bytes,
+      .full_cache_kv_bytes = sequence.full_cache_bytes};
   output.cache += counters;
   output.preemptions += sequence.preemptions;
   stats.cache += counters;
@@ -394,7 +395,7 @@ KvCapacity Engine::kv_capacity() const {
   KvCapacity capacity = {.tokens = accountant.MaxTokens(),
                          .full_concurrency = accountant.Concurrency(accountant.FullCache(options.max_model_len))};
   if (options.compression.enabled()) {
-    const Footprint footprint(options.compression, static_cast<int>(impl_->setup.config.num_layers));
+    const Footprint footprint(options.compression, impl_->setup.config.num_layers, impl_->setup.config.num_kv_heads);
     capacity.compressed_concurrency = accountant.Concurrency(footprint.Steady(accountant, options.max_model_len - 1));
   }
   return capacity;

@@ -40,9 +40,14 @@ PartitionCosts DecodeCosts(const ModelConfig& config, const EngineOptions& optio
   PartitionCosts costs;
   if (options.compression.enabled() && options.compression.decode) {
     // As many sequences run as may: each holds its budget and half the buffer, on average.
-    for (const int32_t budget : AllocateBudgets(options.compression, num_layers)) {
-      const double tokens = std::min(static_cast<double>(max_length) / 2, budget + options.compression.buffer / 2.0);
-      costs.layer.push_back(weights + 2 * kv * kv_element * tokens * options.max_num_seqs);
+    const int num_budgets = NumBudgets(options.compression, config.num_layers, config.num_kv_heads);
+    const int per_layer = num_budgets / num_layers;
+    const std::vector<int32_t> budgets = AllocateBudgets(options.compression, num_budgets);
+    costs.layer.assign(num_layers, weights);
+    for (int i = 0; i < num_budgets; ++i) {
+      const double tokens =
+          std::min(static_cast<double>(max_length) / 2, budgets[i] + options.compression.buffer / 2.0);
+      costs.layer[i / per_layer] += 2 * kv * kv_element * tokens * options.max_num_seqs / per_layer;
     }
   } else {
     costs.layer.assign(num_layers, weights + 2 * kv * kv_element * static_cast<double>(max_length) / 2);
@@ -143,7 +148,7 @@ class Setup {
           absl::StrCat("--max-model-len=", options.max_model_len, " is beyond the model's max_position_embeddings ",
                        setup_.config.max_position_embeddings, " (", options.model, "/config.json)"));
     }
-    CAIRN_RETURN_IF_ERROR(options.compression.ValidateFor(setup_.config.num_layers));
+    CAIRN_RETURN_IF_ERROR(options.compression.ValidateFor(setup_.config.num_layers, setup_.config.num_kv_heads));
     CAIRN_RETURN_IF_ERROR(CheckTensorParallel(setup_.config.num_heads, setup_.config.num_kv_heads,
                                               setup_.config.intermediate_size, options.parallel.tp));
     CAIRN_ASSIGN_OR_RETURN(
@@ -226,13 +231,13 @@ class Setup {
   }
 
   absl::StatusOr<CacheSize> SizeForBudget() const {
-    return SizeCache(setup_.config, setup_.options, heads_, layers_.size(), compute_, wanted_length(), CacheBudget());
+    return SizeCache(setup_.config, setup_.options, cache_layers_, compute_, wanted_length(), CacheBudget());
   }
 
   absl::Status MakeRunner() {
     const EngineOptions& options = setup_.options;
     layers_ = weights_.layers;
-    heads_ = weights_.heads;
+    cache_layers_ = CacheLayers(options.compression, layers_, weights_.heads, setup_.config.num_kv_heads);
     info_ = {.world_rank = groups_.world->rank(),
              .host = groups_.world->host(),
              .at = groups_.at,
@@ -242,7 +247,7 @@ class Setup {
              .device = on_cpu() ? "cpu" : absl::StrCat("cuda:", setup_.context->device().index)};
     // No layer will be longer: the cache's size once the runner has its memory is at most this.
     CAIRN_ASSIGN_OR_RETURN(const CacheSize most, SizeForBudget());
-    max_slots_ = std::min(wanted_length(), most.num_blocks / layers_.size() * options.block_size);
+    max_slots_ = std::min(wanted_length(), most.num_blocks / cache_layers_.size() * options.block_size);
     CAIRN_ASSIGN_OR_RETURN(
         setup_.runner,
         ModelRunner::Create(setup_.context.get(), &groups_, Transformer(setup_.config, std::move(weights_)),
@@ -260,7 +265,7 @@ class Setup {
   absl::Status MakeCache() {
     CAIRN_ASSIGN_OR_RETURN(KvCache cache,
                            KvCache::Create(setup_.context->device(), cache_size_.layout, cache_size_.rings,
-                                           static_cast<int>(layers_.size()), cache_size_.num_blocks,
+                                           static_cast<int>(cache_layers_.size()), cache_size_.num_blocks,
                                            setup_.options.max_num_seqs, max_slots_));
     return setup_.runner->SetCache(std::move(cache), !setup_.options.enforce_eager);
   }
@@ -276,7 +281,10 @@ class Setup {
     out.PutString(info_.host);
     out.PutString(info_.device);
     CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(out.Take()));
-    setup_.stages.assign(groups_.sizes.pp, {.num_blocks = INT64_MAX});
+    // Ranks of a stage hold as many blocks as each other, unless their heads have budgets of their own.
+    const bool by_head = setup_.options.compression.by_head();
+    const int per_stage = by_head ? groups_.sizes.tp : 1;
+    setup_.stages.assign(groups_.sizes.pp * per_stage, {.num_blocks = INT64_MAX});
     for (size_t rank = 0; rank < all.size(); ++rank) {
       WireReader in(all[rank]);
       RankInfo info;
@@ -289,9 +297,11 @@ class Setup {
       info.threads = in.Get<int>();
       info.host = in.GetString();
       info.device = in.GetString();
-      StageCapacity& stage = setup_.stages[info.at.pp];
+      StageCapacity& stage = setup_.stages[info.at.pp * per_stage + (by_head ? info.at.tp : 0)];
       stage.num_blocks = std::min(stage.num_blocks, info.kv_blocks);
-      stage.layers = info.layers;
+      CAIRN_ASSIGN_OR_RETURN(const HeadShard heads, ShardHeads(setup_.config.num_heads, setup_.config.num_kv_heads,
+                                                               groups_.sizes.tp, info.at.tp));
+      stage.layers = CacheLayers(setup_.options.compression, info.layers, heads, setup_.config.num_kv_heads);
       if (info.at.dp == 0) stage.bytes_per_block += info.kv_block_bytes;
       setup_.ranks.push_back(std::move(info));
     }
@@ -304,7 +314,7 @@ class Setup {
     const CacheAccountant accountant(setup_.stages, options.block_size);
     if (options.compression.enabled() && options.compression.decode) {
       // A long answer always fits where its budgets do; a prompt must fit before it is compressed (Engine::Add).
-      const Footprint footprint(options.compression, static_cast<int>(setup_.config.num_layers));
+      const Footprint footprint(options.compression, setup_.config.num_layers, setup_.config.num_kv_heads);
       options.max_model_len = wanted_length();
       if (accountant.Fits(footprint.Steady(accountant, options.max_model_len))) return absl::OkStatus();
       return absl::ResourceExhaustedError(absl::StrCat(
@@ -338,7 +348,7 @@ class Setup {
   int sharers_ = 1;       // ranks of this host, or of this rank's GPU
   StageWeights weights_;  // until the runner has them
   Range layers_;
-  HeadShard heads_;
+  CacheLayers cache_layers_;
   int64_t max_slots_ = 0;  // of a layer of a sequence
   CacheSize cache_size_;
   RankInfo info_;

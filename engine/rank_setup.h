@@ -29,7 +29,7 @@ struct RankSetup {
   std::unique_ptr<Context> context;
   std::unique_ptr<ModelRunner> runner;
   std::vector<RankInfo> ranks;        // of the world
-  std::vector<StageCapacity> stages;  // of a replica (the smallest over replicas and tp ranks)
+  std::vector<StageCapacity> stages;  // of a replica (the smallest over replicas)
 };
 
 // The type that --dtype asks for, given how the model is stored. INVALID_ARGUMENT for no type.

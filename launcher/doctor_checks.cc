@@ -129,7 +129,7 @@ std::vector<Finding> CheckShards(const EngineOptions& options, const ModelConfig
       !fits.ok()) {
     return {Failure("shards", fits, "choose one of these sizes for --tensor-parallel-size")};
   }
-  if (const absl::Status fits = options.compression.ValidateFor(config.num_layers); !fits.ok()) {
+  if (const absl::Status fits = options.compression.ValidateFor(config.num_layers, config.num_kv_heads); !fits.ok()) {
     return {Failure("shards", fits, "give a weight for each layer of this model")};
   }
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;

@@ -66,9 +66,11 @@ ABSL_FLAG(int32_t, kv_buffer, cairn::CompressionConfig().buffer, "tokens between
 ABSL_FLAG(int32_t, kv_window, cairn::CompressionConfig().window, "last tokens, which score the others and stay");
 ABSL_FLAG(double, kv_recent_ratio, cairn::CompressionConfig().recent_ratio,
           "share of a layer's slots for its last tokens; the window at least");
-ABSL_FLAG(std::string, kv_schedule, cairn::CompressionConfig().schedule,
-          "uniform; pyramid: shallow layers keep more, deep ones less; weighted: --kv-layer-weights");
+ABSL_FLAG(
+    std::string, kv_schedule, cairn::CompressionConfig().schedule,
+    "uniform; pyramid: shallow layers keep more, deep ones less; weighted: --kv-layer-weights or --kv-head-weights");
 ABSL_FLAG(std::string, kv_layer_weights, "", "weighted: a number for each layer of the model, its share of the slots");
+ABSL_FLAG(std::string, kv_head_weights, "", "weighted: or a number for each KV head of each layer, layer by layer");
 ABSL_FLAG(double, kv_beta, cairn::CompressionConfig().beta, "slope of the pyramid, 1 is flat");
 ABSL_FLAG(std::string, kv_scope, cairn::CompressionConfig().scope,
           "who shares a kept set: head (nobody), layer (its KV heads) or sequence (all layers too)");
@@ -157,6 +159,7 @@ const FlagGroup kCompressionFlags{"KV compression",
                                    {"kv_schedule", "NAME"},
                                    {"kv_beta", "X"},
                                    {"kv_layer_weights", "LIST"},
+                                   {"kv_head_weights", "LIST"},
                                    {"kv_scope", "NAME"},
                                    {"kv_lambda", "X"},
                                    {"kv_threshold", "X"},
@@ -197,13 +200,12 @@ const FlagGroup kConfigFlags{"Settings from a file", {{"config", "FILE"}}};
 
 namespace {
 
-absl::StatusOr<std::vector<double>> LayerWeightsFromFlag() {
-  const std::string text = absl::GetFlag(FLAGS_kv_layer_weights);
+absl::StatusOr<std::vector<double>> WeightsFromFlag(const char* flag, const std::string& text) {
   std::vector<double> weights;
   if (text.empty()) return weights;
   for (const absl::string_view item : absl::StrSplit(text, ',')) {
     if (!absl::SimpleAtod(item, &weights.emplace_back())) {
-      return UsageError(absl::StrCat("--kv-layer-weights=", text, ": '", item, "': expected a number"));
+      return UsageError(absl::StrCat(flag, "=", text, ": '", item, "': expected a number"));
     }
   }
   return weights;
@@ -219,7 +221,10 @@ absl::StatusOr<CompressionConfig> CompressionFromFlags() {
   config.window = absl::GetFlag(FLAGS_kv_window);
   config.recent_ratio = absl::GetFlag(FLAGS_kv_recent_ratio);
   config.beta = absl::GetFlag(FLAGS_kv_beta);
-  CAIRN_ASSIGN_OR_RETURN(config.layer_weights, LayerWeightsFromFlag());
+  CAIRN_ASSIGN_OR_RETURN(config.layer_weights,
+                         WeightsFromFlag("--kv-layer-weights", absl::GetFlag(FLAGS_kv_layer_weights)));
+  CAIRN_ASSIGN_OR_RETURN(config.head_weights,
+                         WeightsFromFlag("--kv-head-weights", absl::GetFlag(FLAGS_kv_head_weights)));
   config.mix_lambda = absl::GetFlag(FLAGS_kv_lambda);
   config.similarity_threshold = absl::GetFlag(FLAGS_kv_threshold);
   config.kernel_size = absl::GetFlag(FLAGS_kv_kernel);

@@ -64,7 +64,8 @@ absl::StatusOr<InspectReport> Trace(Engine& engine, const SamplingParams& sampli
                           .prompt_tokens = static_cast<int64_t>(ids.size()),
                           .finish_reason = "interrupted",
                           .history = KeepHistory(model.num_layers, model.num_kv_heads)};
-  report.budgets = *Footprint(report.compression, static_cast<int>(model.num_layers)).BudgetsFor(report.prompt_tokens);
+  report.budgets =
+      *Footprint(report.compression, model.num_layers, model.num_kv_heads).BudgetsFor(report.prompt_tokens);
   CAIRN_RETURN_IF_ERROR(engine.Add({.id = kId, .prompt_ids = ids, .sampling = sampling}));
   std::vector<int32_t> answer;
   const double begin = Now();

@@ -91,9 +91,9 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
       CheckTensorParallel(plan.config.num_heads, plan.config.num_kv_heads, plan.config.intermediate_size, sizes.tp));
   CAIRN_ASSIGN_OR_RETURN(const HeadShard heads,
                          ShardHeads(plan.config.num_heads, plan.config.num_kv_heads, sizes.tp, 0));
-  const int num_layers = static_cast<int>(plan.config.num_layers);
-  CAIRN_RETURN_IF_ERROR(options.compression.ValidateFor(num_layers));
-  const Footprint footprint(options.compression, num_layers);
+  const CompressionConfig& compression = options.compression;
+  CAIRN_RETURN_IF_ERROR(compression.ValidateFor(plan.config.num_layers, plan.config.num_kv_heads));
+  const Footprint footprint(compression, plan.config.num_layers, plan.config.num_kv_heads);
   CAIRN_ASSIGN_OR_RETURN(
       const std::vector<Range> partition,
       ParsePartition(options.pp_layer_partition, DecodeCosts(plan.config, options, plan.max_length), sizes.pp));
@@ -123,18 +123,29 @@ absl::StatusOr<Plan> MakePlan(const EngineOptions& options) {
           options.gpu_memory_utilization, ": raise -tp or -pp, or --rank-memory-bytes"));
     }
     // As many blocks as fit, not only those that --max-num-seqs sequences can use.
-    CAIRN_ASSIGN_OR_RETURN(const CacheSize size, SizeCache(plan.config, options, heads, stage.layers.size(), dtype,
-                                                           INT32_MAX / 2, stage.kv_bytes));
+    const CacheLayers layers(compression, stage.layers, heads, plan.config.num_kv_heads);
+    CAIRN_ASSIGN_OR_RETURN(const CacheSize size,
+                           SizeCache(plan.config, options, layers, dtype, INT32_MAX / 2, stage.kv_bytes));
     stage.ring_bytes = size.ring_bytes;
     stage.num_blocks = size.num_blocks;
     stage.block_bytes = static_cast<int64_t>(size.layout.block_bytes());
-    const CacheAccountant accountant({{.num_blocks = stage.num_blocks, .layers = stage.layers}}, options.block_size);
+    // Of the rank that holds most, where heads have budgets of their own.
+    std::vector<StageCapacity> ranks = {{.num_blocks = stage.num_blocks, .layers = layers}};
+    for (int tp = 1; tp < sizes.tp && compression.by_head(); ++tp) {
+      CAIRN_ASSIGN_OR_RETURN(const HeadShard own,
+                             ShardHeads(plan.config.num_heads, plan.config.num_kv_heads, sizes.tp, tp));
+      ranks.push_back({.num_blocks = stage.num_blocks,
+                       .layers = CacheLayers(compression, stage.layers, own, plan.config.num_kv_heads)});
+    }
+    const CacheAccountant accountant(std::move(ranks), options.block_size);
     stage.full_blocks = accountant.FullCache(plan.max_length)[0];
-    if (options.compression.enabled()) {
+    if (compression.enabled()) {
       const Budgets budgets = footprint.BudgetsFor(1);
-      stage.compressed_blocks = footprint.Steady(accountant, plan.max_length - 1)[0];
-      const auto [least, most] =
-          std::minmax_element(budgets->begin() + stage.layers.begin, budgets->begin() + stage.layers.end);
+      const StageBlocks steady = footprint.Steady(accountant, plan.max_length - 1);
+      stage.compressed_blocks = *std::max_element(steady.begin(), steady.end());
+      const int64_t per_layer = static_cast<int64_t>(budgets->size()) / plan.config.num_layers;
+      const auto [least, most] = std::minmax_element(budgets->begin() + stage.layers.begin * per_layer,
+                                                     budgets->begin() + stage.layers.end * per_layer);
       stage.largest_budget = *most;
       stage.smallest_budget = *least;
     }

@@ -6,15 +6,16 @@
 #include <cstdint>
 #include <vector>
 
-#include "parallel/shard/shard.h"
+#include "engine/cache/cache_layers.h"
 
 namespace cairn {
 
-// One pipeline stage: its pool (the smallest of its tp ranks) and its layers.
+// Ranks that hold as many blocks as each other: those of a pipeline stage, or where KV heads have budgets of their own
+// one rank of it. The pool is the smallest of theirs.
 struct StageCapacity {
   int64_t num_blocks = 0;
-  Range layers = {};            // of the model
-  int64_t bytes_per_block = 0;  // summed over the stage's tp ranks
+  CacheLayers layers = {};
+  int64_t bytes_per_block = 0;  // summed over those ranks
 };
 
 // A number of blocks on each stage.
@@ -24,13 +25,15 @@ class CacheAccountant {
  public:
   CacheAccountant(std::vector<StageCapacity> stages, int block_size);
 
-  // What a sequence takes that has slots(l) slots in layer l of the model.
-  template <typename SlotsOfLayer>
-  StageBlocks Blocks(const SlotsOfLayer& slots) const {
+  // What a sequence takes that has slots(b) slots where the b-th budget holds (NumBudgets).
+  template <typename SlotsOfBudget>
+  StageBlocks Blocks(const SlotsOfBudget& slots) const {
     StageBlocks blocks(stages_.size(), 0);
     for (size_t s = 0; s < stages_.size(); ++s) {
-      const Range& layers = stages_[s].layers;
-      for (int64_t l = layers.begin; l < layers.end; ++l) blocks[s] += (slots(l) + block_size_ - 1) / block_size_;
+      const CacheLayers& layers = stages_[s].layers;
+      for (int64_t l = 0; l < layers.size(); ++l) {
+        blocks[s] += (slots(layers.budget(l)) + block_size_ - 1) / block_size_;
+      }
     }
     return blocks;
   }

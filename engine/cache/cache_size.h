@@ -6,11 +6,11 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/cache/cache_layers.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/engine_options.h"
 #include "engine/model/model_config.h"
 #include "kernels/core/dtype.h"
-#include "parallel/shard/shard.h"
 
 namespace cairn {
 
@@ -25,10 +25,10 @@ struct CacheSize {
   int64_t num_blocks = 0;
 };
 
-// For `num_layers` layers of `heads` in `budget_bytes` of memory, under activations of a type; no more blocks than
+// For `layers` in `budget_bytes` of memory, under activations of a type; no more blocks than
 // max_num_seqs sequences of `max_length` tokens could use. RESOURCE_EXHAUSTED where not even a block per layer fits.
-absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptions& options, const HeadShard& heads,
-                                    int64_t num_layers, DType activations, int64_t max_length, int64_t budget_bytes);
+absl::StatusOr<CacheSize> SizeCache(const ModelConfig& config, const EngineOptions& options, const CacheLayers& layers,
+                                    DType activations, int64_t max_length, int64_t budget_bytes);
 
 }  // namespace cairn
 

@@ -14,11 +14,12 @@
 
 namespace cairn {
 
-using Budgets = std::shared_ptr<const std::vector<int32_t>>;  // K_l of every layer of the model
+using Budgets = std::shared_ptr<const std::vector<int32_t>>;  // of every layer of the model, or KV head
 
 class Footprint {
  public:
-  Footprint(const CompressionConfig& config, int num_layers);
+  // Of a model of so many layers and KV heads in each.
+  Footprint(const CompressionConfig& config, int64_t num_layers, int64_t num_kv_heads);
 
   const CompressionConfig& config() const { return config_; }
   const Trigger& trigger() const { return trigger_; }
@@ -39,7 +40,7 @@ class Footprint {
 
  private:
   CompressionConfig config_;
-  int num_layers_;
+  int num_budgets_;
   Budgets budgets_;
   Trigger trigger_;
 };

@@ -1,6 +1,7 @@
 // The paged KV cache of one rank: its layers, its KV heads. A block table per (sequence, layer), so that layers may
-// have different lengths. Every rank applies the same plans, so lengths are the same everywhere without a message; the
-// scheduler counts blocks (CacheAccountant) and never plans what does not fit.
+// have different lengths; where KV heads of a layer may, each of them is one of the cache's layers (CacheLayers). Every
+// rank applies the same plans, so lengths are the same everywhere without a message; the scheduler counts blocks
+// (CacheAccountant) and never plans what does not fit.
 #ifndef CAIRN_ENGINE_CACHE_KV_CACHE_H_
 #define CAIRN_ENGINE_CACHE_KV_CACHE_H_
 

@@ -47,19 +47,9 @@ absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& r
   rows.query_rings.resize(cache.has_rings() ? rows.sequences.size() : 0);
   RmsNorm(context, hidden, weights_.layer[0].attention.norm.tensor(), eps, normed);
   for (size_t l = 0; l < weights_.layer.size(); ++l) {
-    const int layer = static_cast<int>(l);
-    if (rows.graphs != nullptr) {
-      rows.graphs->UseLayer(layer);
-    } else {
-      for (size_t i = 0; i < rows.sequences.size(); ++i) {
-        rows.sequences[i].kv = cache.View(rows.cache_handles[i], layer);
-        if (cache.has_rings()) rows.query_rings[i] = cache.QueryRing(rows.cache_handles[i], layer);
-      }
-    }
     const LayerWeights& weights = weights_.layer[l];
     // The residual adds stand with the norms that follow them, as one op.
-    CAIRN_ASSIGN_OR_RETURN(const Tensor attended, Attention(context, tp, weights.attention, rows,
-                                                            cache.ring_layout().window, workspace, normed));
+    CAIRN_ASSIGN_OR_RETURN(const Tensor attended, Attention(context, tp, l, rows, cache, workspace, normed));
     AddRmsNorm(context, hidden, attended, weights.mlp.norm.tensor(), eps, normed);
     CAIRN_ASSIGN_OR_RETURN(const Tensor update, Mlp(context, tp, weights.mlp, workspace, normed));
     if (l + 1 < weights_.layer.size()) {
@@ -71,15 +61,23 @@ absl::Status Transformer::Layers(Context& context, Communicator& tp, StepRows& r
   return absl::OkStatus();
 }
 
-absl::StatusOr<Tensor> Transformer::Attention(Context& context, Communicator& tp, const AttentionWeights& weights,
-                                              const StepRows& rows, int query_window, Workspace& workspace,
-                                              const Tensor& normed) const {
+// The step's rows in one layer of the cache.
+void Transformer::UseCacheLayer(StepRows& rows, const KvCache& cache, int layer) {
+  if (rows.graphs != nullptr) return rows.graphs->UseLayer(layer);
+  for (size_t i = 0; i < rows.sequences.size(); ++i) {
+    rows.sequences[i].kv = cache.View(rows.cache_handles[i], layer);
+    if (cache.has_rings()) rows.query_rings[i] = cache.QueryRing(rows.cache_handles[i], layer);
+  }
+}
+
+absl::StatusOr<Tensor> Transformer::Attention(Context& context, Communicator& tp, size_t layer, StepRows& rows,
+                                              const KvCache& cache, Workspace& workspace, const Tensor& normed) const {
+  const AttentionWeights& weights = weights_.layer[layer].attention;
   const int64_t T = normed.dim(0), d = config_.head_dim;
   const int64_t q_heads = weights_.heads.query_heads.size(), kv_heads = weights_.heads.kv_heads.size();
   const Tensor qkv = workspace.qkv.Rows(0, T);
   const Tensor q = qkv.Columns(0, q_heads * d).SplitRows(q_heads, d);
   const Tensor k = qkv.Columns(q_heads * d, (q_heads + kv_heads) * d).SplitRows(kv_heads, d);
-  const Tensor v = qkv.Columns((q_heads + kv_heads) * d, (q_heads + 2 * kv_heads) * d).SplitRows(kv_heads, d);
   const Tensor attended = workspace.attention.Rows(0, T);
   const Tensor output = workspace.output.Rows(0, T), partial = PartialRows(tp, workspace, T);
 
@@ -88,10 +86,20 @@ absl::StatusOr<Tensor> Transformer::Attention(Context& context, Communicator& tp
     RmsNorm(context, q, weights.q_norm.tensor(), config_.rms_norm_eps, q);
     RmsNorm(context, k, weights.k_norm.tensor(), config_.rms_norm_eps, k);
   }
-  RopeAppend(context, q, k, v, rows.positions, weights_.inverse_frequencies.tensor(), rows.sequences,
-             {rows.query_rings, query_window});
-  PagedAttention(context, q, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
-                 attended.SplitRows(q_heads, d));
+  // All heads at once, or where they have slots of their own one KV head after the other.
+  const int64_t parts = cache.num_layers() / static_cast<int64_t>(weights_.layer.size());
+  const int64_t q_part = q_heads / parts, kv_part = kv_heads / parts;
+  for (int64_t part = 0; part < parts; ++part) {
+    UseCacheLayer(rows, cache, static_cast<int>(static_cast<int64_t>(layer) * parts + part));
+    const Range queries = {part * q_part * d, (part + 1) * q_part * d};
+    const Range keys = {(q_heads + part * kv_part) * d, (q_heads + (part + 1) * kv_part) * d};
+    const Tensor own = qkv.Columns(queries.begin, queries.end).SplitRows(q_part, d);
+    RopeAppend(context, own, qkv.Columns(keys.begin, keys.end).SplitRows(kv_part, d),
+               qkv.Columns(keys.begin + kv_heads * d, keys.end + kv_heads * d).SplitRows(kv_part, d), rows.positions,
+               weights_.inverse_frequencies.tensor(), rows.sequences, {rows.query_rings, cache.ring_layout().window});
+    PagedAttention(context, own, rows.positions, rows.sequences, static_cast<int>(config_.sliding_window),
+                   attended.Columns(queries.begin, queries.end).SplitRows(q_part, d));
+  }
   return weights.o.ForwardToAdd(context, tp, attended, partial, output);
 }
 

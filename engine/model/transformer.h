@@ -86,10 +86,10 @@ class Transformer {
   const StageWeights& weights() const { return weights_; }
 
  private:
+  static void UseCacheLayer(StepRows& rows, const KvCache& cache, int layer);
   // A sublayer's output for `normed`, to be added to the residual stream.
-  absl::StatusOr<Tensor> Attention(Context& context, Communicator& tp, const AttentionWeights& weights,
-                                   const StepRows& rows, int query_window, Workspace& workspace,
-                                   const Tensor& normed) const;
+  absl::StatusOr<Tensor> Attention(Context& context, Communicator& tp, size_t layer, StepRows& rows,
+                                   const KvCache& cache, Workspace& workspace, const Tensor& normed) const;
   absl::StatusOr<Tensor> Mlp(Context& context, Communicator& tp, const MlpWeights& weights, Workspace& workspace,
                              const Tensor& normed) const;
 

@@ -28,46 +28,49 @@ class Stopwatch {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CacheCompressor>> CacheCompressor::Create(Context* context, ProcessGroups* groups,
-                                                                         const CompressionConfig& config, Range layers,
-                                                                         int num_layers, CompressorShape shape,
+                                                                         Footprint footprint, const CacheLayers& layers,
+                                                                         int head_dim, int32_t max_slots,
                                                                          int max_sequences) {
-  auto made =
-      std::unique_ptr<CacheCompressor>(new CacheCompressor(context, groups, config, layers, num_layers, max_sequences));
-  made->heads_ = shape.heads;
+  auto made = std::unique_ptr<CacheCompressor>(
+      new CacheCompressor(context, groups, std::move(footprint), layers, max_sequences));
+  CompressorShape shape = {.heads = layers.shard(), .head_dim = head_dim, .layers = {}, .max_slots = max_slots};
+  for (int64_t l = 0; l < layers.size(); ++l) shape.layers.push_back(static_cast<int32_t>(layers.budget(l)));
   shape.max_layers = static_cast<int>(layers.size()) * max_sequences;
   const int first_rank = WorldRankOf({.tp = 0, .pp = groups->at.pp, .dp = groups->at.dp}, groups->sizes);
-  CAIRN_ASSIGN_OR_RETURN(made->compressor_, Compressor::Create(*context, config, shape,
+  CAIRN_ASSIGN_OR_RETURN(made->compressor_, Compressor::Create(*context, made->footprint_.config(), shape,
                                                                RankSync(groups->tp.get(), shape.heads, first_rank)));
   if (made->compressor_->scope() == KeepScope::kSequence && !groups->is_last_stage()) {
     const size_t sums = static_cast<size_t>(shape.max_slots) * sizeof(int64_t);
     CAIRN_RETURN_IF_ERROR(groups->pp->ReserveMessages(groups->sizes.pp, sums));
   }
-  CAIRN_RETURN_IF_ERROR(made->AddWorkers(config, shape));
+  CAIRN_RETURN_IF_ERROR(made->AddWorkers(std::move(shape)));
   return made;
 }
 
 // An op on few heads leaves threads idle and has them wait for each other; an event has as many layers as the stage,
 // and with scope head they have nothing to do with each other. Not for prompts, whose memory would be needed for each
 // thread.
-absl::Status CacheCompressor::AddWorkers(const CompressionConfig& config, CompressorShape shape) {
+absl::Status CacheCompressor::AddWorkers(CompressorShape shape) {
   const int threads = context_->threads().num_threads();
   if (!has_own_heads() || !context_->device().is_cpu() || threads == 1 || layers_.size() == 1) return absl::OkStatus();
   const Budgets budgets = footprint_.BudgetsFor(shape.max_slots);
   shape.max_layers = 1;
-  worker_slots_ = std::min(*std::max_element(budgets->begin(), budgets->end()) + config.buffer, shape.max_slots);
+  worker_slots_ =
+      std::min(*std::max_element(budgets->begin(), budgets->end()) + footprint_.config().buffer, shape.max_slots);
   shape.max_slots = worker_slots_;
   for (int i = 0; i < threads; ++i) {
     Worker worker = {.context = Context::Cpu(1, context_->activation_dtype(), context_->cpu_kernels()),
                      .compressor = nullptr};
-    CAIRN_ASSIGN_OR_RETURN(worker.compressor, Compressor::Create(*worker.context, config, shape, compressor_->sync()));
+    CAIRN_ASSIGN_OR_RETURN(worker.compressor,
+                           Compressor::Create(*worker.context, footprint_.config(), shape, compressor_->sync()));
     workers_.push_back(std::move(worker));
   }
   return absl::OkStatus();
 }
 
-CacheCompressor::CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
-                                 int num_layers, int max_sequences)
-    : context_(context), groups_(groups), footprint_(config, num_layers), layers_(layers), open_(max_sequences) {}
+CacheCompressor::CacheCompressor(Context* context, ProcessGroups* groups, Footprint footprint,
+                                 const CacheLayers& layers, int max_sequences)
+    : context_(context), groups_(groups), footprint_(std::move(footprint)), layers_(layers), open_(max_sequences) {}
 
 void CacheCompressor::Open(const OpenSequence& open) {
   open_[open.sequence] = {
@@ -76,7 +79,7 @@ void CacheCompressor::Open(const OpenSequence& open) {
 }
 
 void CacheCompressor::KeepShadow(const KvCache& cache) {
-  shadow_.emplace(cache.layout(), cache.num_layers(), static_cast<int>(heads_.query_heads.size()),
+  shadow_.emplace(cache.layout(), cache.num_layers(), static_cast<int>(layers_.query_heads()),
                   static_cast<int>(open_.size()));
 }
 
@@ -154,7 +157,7 @@ absl::Status CacheCompressor::Run(KvCache& cache, const StepPlan& plan, std::vec
 // One of the ranks that hold a KV head speaks for it.
 void CacheCompressor::Record(Context& context, const KvCache& cache, const LayerId& id, const Tensor& kept,
                              std::vector<Eviction>& evictions) {
-  if (heads_.replica_index != 0) return;
+  if (layers_.shard().replica_index != 0) return;
   const auto [sequence, layer] = id;
   const KvView kv = cache.View(sequence, layer);
   if (shadow_.has_value()) shadow_->Extend(cache, sequence, layer);
@@ -170,8 +173,8 @@ void CacheCompressor::Record(Context& context, const KvCache& cache, const Layer
     Eviction eviction = {.request_id = open_[sequence].request_id,
                          .index = open_[sequence].index,
                          .logical_length = cache.logical_length(sequence),
-                         .layer = static_cast<int32_t>(layers_.begin) + layer,
-                         .kv_head = static_cast<int32_t>(heads_.kv_heads.begin) + head,
+                         .layer = static_cast<int32_t>(layers_.layer(layer)),
+                         .kv_head = static_cast<int32_t>(layers_.first_head(layer)) + head,
                          .slots = {slots, slots + kept.dim(1)}};
     for (const int32_t slot : eviction.slots) eviction.positions.push_back(positions[slot]);
     if (shadow_.has_value()) {
@@ -202,7 +205,9 @@ void CacheCompressor::NoteLayers(const KvCache& cache, int32_t sequence, const E
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
     const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
     uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
-    value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
+    // Other ranks' heads may have budgets of their own.
+    const bool is_shared = !layers_.by_head() || !has_own_heads();
+    if (is_shared) value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
     const LayerEvent event = {.id = {sequence, layer}, .queries = queries, .number = fingerprints_.size()};
     fingerprints_.push_back(static_cast<int64_t>(value));
     if (slots <= budget) {
@@ -318,7 +323,7 @@ absl::Status CacheCompressor::Agree(const StepPlan& plan) {
     for (const SequenceStep& step : plan.sequences) {
       if (!step.compress || event-- > 0) continue;
       return absl::StrCat(
-          per_layer ? absl::StrCat("layer ", layers_.begin + static_cast<int64_t>(value % per_event), " of ") : "",
+          per_layer ? absl::StrCat("layer ", layers_.layer(static_cast<int64_t>(value % per_event)), " of ") : "",
           "request '", open_[step.sequence].request_id, "'");
     }
     return std::string("an unknown request");

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "compression/compressor.h"
+#include "engine/cache/cache_layers.h"
 #include "engine/cache/footprint.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/eviction.h"
@@ -26,11 +27,11 @@ namespace cairn {
 
 class CacheCompressor {
  public:
-  // None of the pointers is owned. `layers`: this stage's, of the model's num_layers.
+  // None of the pointers is owned. `layers`: of this rank's cache; `footprint`: of the whole model. No layer has more
+  // than `max_slots`.
   static absl::StatusOr<std::unique_ptr<CacheCompressor>> Create(Context* context, ProcessGroups* groups,
-                                                                 const CompressionConfig& config, Range layers,
-                                                                 int num_layers, CompressorShape shape,
-                                                                 int max_sequences);
+                                                                 Footprint footprint, const CacheLayers& layers,
+                                                                 int head_dim, int32_t max_slots, int max_sequences);
 
   void Open(const OpenSequence& open);
   // What the last stage has selected in an earlier step. Before the plan's sequences are appended to.
@@ -59,8 +60,8 @@ class CacheCompressor {
     int32_t windows = 0;  // whose queries its slots have seen
   };
 
-  CacheCompressor(Context* context, ProcessGroups* groups, const CompressionConfig& config, Range layers,
-                  int num_layers, int max_sequences);
+  CacheCompressor(Context* context, ProcessGroups* groups, Footprint footprint, const CacheLayers& layers,
+                  int max_sequences);
 
   // Where layers are compressed side by side, what a thread needs for itself.
   struct Worker {
@@ -75,7 +76,7 @@ class CacheCompressor {
     bool observes = false;
   };
 
-  absl::Status AddWorkers(const CompressionConfig& config, CompressorShape shape);
+  absl::Status AddWorkers(CompressorShape shape);
   absl::Status WarmUp(Context& context, Compressor& compressor, KvCache& cache, int32_t slots);
   void Record(Context& context, const KvCache& cache, const LayerId& id, const Tensor& kept,
               std::vector<Eviction>& evictions);
@@ -96,14 +97,13 @@ class CacheCompressor {
     return compressor_->scope() == KeepScope::kHead && !compressor_->sync().is_replicated();
   }
   bool IsForWorkers(int32_t slots) const { return !workers_.empty() && slots <= worker_slots_; }
-  int32_t BudgetOf(int32_t sequence, int layer) const { return (*open_[sequence].budgets)[layers_.begin + layer]; }
+  int32_t BudgetOf(int32_t sequence, int layer) const { return (*open_[sequence].budgets)[layers_.budget(layer)]; }
   absl::Status Agree(const StepPlan& plan);
 
   Context* context_;
   ProcessGroups* groups_;
   Footprint footprint_;
-  Range layers_;
-  HeadShard heads_;
+  CacheLayers layers_;
   std::unique_ptr<Compressor> compressor_;
   std::vector<Worker> workers_;  // one for each thread; none where one layer comes after the other
   int32_t worker_slots_ = 0;     // of the longest layer that they compress

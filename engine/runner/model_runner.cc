@@ -79,14 +79,11 @@ absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Create(Context* contex
     CAIRN_RETURN_IF_ERROR(groups->pp->ReserveMessages(groups->sizes.pp, runner->workspace_.hidden.size_bytes()));
   }
   if (!compression.enabled()) return runner;
-  const CompressorShape shape = {.heads = weights.heads,
-                                 .head_dim = static_cast<int>(config.head_dim),
-                                 .first_layer = static_cast<int>(weights.layers.begin),
-                                 .num_layers = static_cast<int>(weights.layers.size()),
-                                 .max_slots = static_cast<int32_t>(max_slots)};
-  CAIRN_ASSIGN_OR_RETURN(runner->compressor_,
-                         CacheCompressor::Create(context, groups, compression, weights.layers,
-                                                 static_cast<int>(config.num_layers), shape, max_sequences));
+  Footprint footprint(compression, config.num_layers, config.num_kv_heads);
+  const CacheLayers layers(compression, weights.layers, weights.heads, config.num_kv_heads);
+  CAIRN_ASSIGN_OR_RETURN(runner->compressor_, CacheCompressor::Create(context, groups, std::move(footprint), layers,
+                                                                      static_cast<int>(config.head_dim),
+                                                                      static_cast<int32_t>(max_slots), max_sequences));
   return runner;
 }
 

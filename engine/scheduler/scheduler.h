@@ -49,7 +49,7 @@ struct Sequence {
   // For reports.
   int32_t preemptions = 0;
   int32_t compactions = 0;
-  int64_t evicted_slots = 0;                     // summed over layers, per KV head
+  int64_t evicted_slots = 0;                     // per KV head, summed over layers (over budgets)
   int64_t blocks_freed = 0;                      // by compactions, summed over stages
   int64_t peak_bytes = 0, full_cache_bytes = 0;  // at its largest; what it would be without compression
 

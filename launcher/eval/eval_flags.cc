@@ -95,6 +95,7 @@ const FlagGroup kEvalSweepFlags{"KV compression: where a list is taken, every co
                                  {"eval_kv_schedule", "LIST", "", "kv_schedule"},
                                  {"eval_kv_beta", "LIST", "", "kv_beta"},
                                  {"kv_layer_weights", "WEIGHTS"},
+                                 {"kv_head_weights", "WEIGHTS"},
                                  {"eval_kv_scope", "LIST", "", "kv_scope"},
                                  {"eval_kv_lambda", "LIST", "", "kv_lambda"},
                                  {"kv_threshold", "X"},

@@ -81,6 +81,7 @@ nlohmann::ordered_json EvalJob::Manifest(const EngineOptions& engine) const {
       {"kv_prefill", base.prefill},
       {"kv_decode", base.decode},
       {"kv_bounded_prefill", base.bounded_prefill}};
+  if (!base.head_weights.empty()) manifest["kv_head_weights"] = base.head_weights;
   for (const auto& [name, value] : options_.model_flags) manifest[name] = value;
   return manifest;
 }

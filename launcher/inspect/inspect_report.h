@@ -19,7 +19,7 @@ struct InspectReport {
   std::string model;
   std::vector<std::pair<std::string, std::string>> settings = {};  // flag names and values
   CompressionConfig compression = {};
-  std::vector<int32_t> budgets = {};  // K_l
+  std::vector<int32_t> budgets = {};  // of every layer, or KV head
   std::vector<int32_t> token_ids = {};
   std::vector<TokenText> tokens = {};  // of the prompt, then of the answer
   int64_t prompt_tokens = 0;

@@ -368,7 +368,7 @@ function drawHeader() {
   const method = config.algorithm + (config.schedule === "uniform" ? "" : " + " + config.schedule);
   const low = Math.min(...data.budgets), high = Math.max(...data.budgets);
   const facts = [
-    "budget " + config.budget + (low < high ? " (" + high + " in layer 0, " + low + " in layer " + (model.layers - 1) + ")" : ""),
+    "budget " + config.budget + (low < high ? " (" + low + " to " + high + ")" : ""),
     "buffer " + config.buffer, "window " + config.window,
     ...(config.recent_ratio > 0 ? [100 * config.recent_ratio + " % for the last tokens"] : []), "one kept set for each " + config.scope,
     model.layers + " layers \u00d7 " + plural(model.heads, "KV head"), "finish reason: " + data.finish_reason,

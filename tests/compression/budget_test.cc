@@ -111,6 +111,19 @@ TEST(BudgetTest, WeightedByHand) {
   EXPECT_EQ(AllocateBudgets(Weighted(8 + 2, {1, 1, 0}), 3), (std::vector<int32_t>{11, 10, 9}));
 }
 
+// The same arithmetic over the KV heads of all layers.
+TEST(BudgetTest, WeightsOfHeads) {
+  CompressionConfig config = Weighted(18, {});
+  config.algorithm = "rkv";
+  config.head_weights = {1, 2, 0, 1};
+  EXPECT_EQ(NumBudgets(config, 2, 2), 4);
+  EXPECT_EQ(AllocateBudgets(config, 4), (std::vector<int32_t>{18, 27, 9, 18}));
+  EXPECT_EQ(AllocatePromptBudgets(config, 4, 22), (std::vector<int32_t>{21, 22, 9, 20}));
+  config.head_weights.clear();
+  config.schedule = "uniform";
+  EXPECT_EQ(NumBudgets(config, 2, 2), 2);
+}
+
 // Equal weights are uniform, whatever their size.
 TEST(BudgetTest, EqualWeights) {
   for (const double weight : {0.001, 1.0, 333.3}) {

@@ -76,11 +76,26 @@ TEST(CompressionConfigTest, RecentSlotsAreAShareOfTheLayersAndTheWindowAtLeast) 
 TEST(CompressionConfigTest, AWeightForEachLayerOfTheModel) {
   CompressionConfig config;
   config.layer_weights = {1, 2, 3};
-  EXPECT_TRUE(config.ValidateFor(4).ok());  // not read
+  EXPECT_TRUE(config.ValidateFor(4, 2).ok());  // not read
   config.schedule = "weighted";
   EXPECT_TRUE(config.Validate().ok());
-  EXPECT_TRUE(config.ValidateFor(3).ok());
-  EXPECT_THAT(std::string(config.ValidateFor(4).message()), HasSubstr("has 3 numbers, and the model 4 layers"));
+  EXPECT_TRUE(config.ValidateFor(3, 2).ok());
+  EXPECT_THAT(std::string(config.ValidateFor(4, 2).message()), HasSubstr("has 3 numbers, and the model 4 layers"));
+}
+
+TEST(CompressionConfigTest, OrForEachOfTheirKvHeads) {
+  CompressionConfig config;
+  config.algorithm = "rkv";
+  config.head_weights = {1, 2, 3, 4, 5, 6};
+  EXPECT_FALSE(config.by_head());
+  config.schedule = "weighted";
+  EXPECT_TRUE(config.by_head());
+  EXPECT_TRUE(config.Validate().ok());
+  EXPECT_TRUE(config.ValidateFor(3, 2).ok());
+  EXPECT_THAT(std::string(config.ValidateFor(6, 4).message()),
+              HasSubstr("--kv-head-weights: has 6 numbers, and the model 6 layers of 4 KV heads"));
+  config.algorithm = "none";
+  EXPECT_FALSE(config.by_head());
 }
 
 TEST(CompressionConfigTest, RefusalsNameTheFlag) {
@@ -116,12 +131,20 @@ TEST(CompressionConfigTest, RefusalsNameTheFlag) {
       {"--kv-scope=sequence: must be head or layer with --kv-schedule=weighted",
        [](auto& c) { c.scope = "sequence", c.schedule = "weighted", c.layer_weights = {1}; }},
       {"--kv-schedule=weighted: needs --kv-layer-weights", [](auto& c) { c.schedule = "weighted"; }},
+      {"or --kv-head-weights, one for each of its KV heads; not both",
+       [](auto& c) { c.schedule = "weighted", c.layer_weights = c.head_weights = {1}; }},
+      {"--kv-scope=layer: must be head with --kv-head-weights",
+       [](auto& c) { c.algorithm = "rkv", c.scope = "layer", c.schedule = "weighted", c.head_weights = {1}; }},
+      {"--kv-head-weights=-1: must be between 0 and",
+       [](auto& c) {
+         c.head_weights = {1, -1};
+       }},
       {"--kv-layer-weights=-1: must be between 0 and",
        [](auto& c) {
          c.layer_weights = {1, -1};
        }},
       {"--kv-layer-weights=nan: must be between 0 and", [](auto& c) { c.layer_weights = {std::nan("")}; }},
-      {"--kv-layer-weights=0,0: must be more than 0 in some layer",
+      {"--kv-layer-weights=0,0: must be more than 0 somewhere",
        [](auto& c) {
          c.layer_weights = {0, 0};
        }},

@@ -59,6 +59,23 @@ INSTANTIATE_TEST_SUITE_P(
                           info.param.sizes.tp, "_pp", info.param.sizes.pp);
     });
 
+// KV heads with budgets of their own: each is a layer of the cache.
+TEST(GpuCompressionTest, HeadBudgetsGiveTheCpusSetsAndTokens) {
+  for (const ParallelSizes sizes : {ParallelSizes{1, 1, 1}, ParallelSizes{2, 2, 1}}) {
+    EngineOptions options = CompressedGpuOptions("llama3", sizes);
+    options.record_evictions = true;
+    options.compression.scope = "head";
+    options.compression.schedule = "weighted";
+    options.compression.head_weights = {3, 1, 0, 2, 1, 1, 0, 4};
+    const HarnessResult gpu = AnswerWithoutRaces(options, ThreeRequests(34));
+    options.device = "cpu";
+    const HarnessResult cpu = AnswerWithoutRaces(options, ThreeRequests(34));
+    EXPECT_GT(gpu.stats.cache.compactions, 3);
+    EXPECT_EQ(KeptSets(gpu), KeptSets(cpu));
+    ExpectSameTokens(gpu, cpu);
+  }
+}
+
 // Compaction moves slots and frees blocks between recorded steps, which go on as they are.
 TEST(GpuGraphsTest, CompactionLeavesRecordingsValid) {
   EngineOptions options = CompressedGpuOptions("llama3");

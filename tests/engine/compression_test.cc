@@ -36,6 +36,18 @@ EngineOptions Options(const std::string& family, const CompressionConfig& config
   return options;
 }
 
+// Of four layers of two KV heads.
+void WeighHeads(CompressionConfig& config) {
+  config.schedule = "weighted";
+  config.layer_weights.clear();
+  config.head_weights = {1, 3, 0, 2, 2, 0, 1, 1};
+}
+
+// What this head keeps, with budgets of layers or of heads.
+int32_t BudgetOf(const CompressionConfig& config, const std::vector<int32_t>& budgets, const Eviction& e) {
+  return budgets[config.by_head() ? 2 * e.layer + e.kv_head : e.layer];
+}
+
 Request RandomRequest(std::mt19937& rng, const std::string& id, int prompt, int answer) {
   std::vector<int32_t> ids(prompt);
   for (int32_t& token : ids) token = static_cast<int32_t>(rng() % 290);
@@ -105,10 +117,11 @@ TEST_P(PolicyTest, ABudgetBeyondTheSequenceIsTheFullCache) {
 
 // Neighbours, order of arrival, chunks, block sizes, threads and stages change no bit of an answer and no kept set.
 TEST_P(PolicyTest, SameSetsWhateverRunsBeside) {
-  for (const char* scope : {"head", "layer", "sequence"}) {
+  for (const char* scope : {"head", "layer", "sequence", "head with budgets of its own"}) {
     CompressionConfig config = Config(GetParam(), 24, 12);
-    config.scope = scope;
+    config.scope = std::string(scope).substr(0, std::string(scope).find(' '));
     if (config.scope != "sequence") config.schedule = "pyramid";
+    if (config.scope != scope) WeighHeads(config);
     std::vector<Request> requests = RandomRequests(2, 12, 70, 60);
     EngineOptions options = Options("qwen3", config);
     options.max_num_seqs = 1;  // each alone
@@ -171,11 +184,12 @@ TEST(CompressionTest, AFullBatchEqualsOneByOne) {
 
 // Without decode events the budgets hang on each prompt's length: whoever had the place before.
 TEST(CompressionTest, PromptBudgetsFollowEachPrompt) {
-  for (const char* schedule : {"pyramid", "weighted"}) {
+  for (const char* schedule : {"pyramid", "weighted", "of heads"}) {
     CompressionConfig config = Config("snapkv", 16, 8);
     config.decode = false;
     config.schedule = schedule;
     config.layer_weights = {1, 3, 0, 2};
+    if (schedule == std::string("of heads")) WeighHeads(config);
     const std::vector<Request> requests = RandomRequests(15, 24, 60, 12);
     EngineOptions options = Options("llama3", config);
     options.max_num_seqs = 1;
@@ -186,8 +200,10 @@ TEST(CompressionTest, PromptBudgetsFollowEachPrompt) {
     EXPECT_EQ(KeptSets(alone), KeptSets(together));
     EXPECT_GT(alone.evictions.size(), 50u);
     for (const Eviction& e : alone.evictions) {  // an event comes when the prompt has been read
-      const std::vector<int32_t> budgets = AllocatePromptBudgets(config, 4, static_cast<int32_t>(e.logical_length));
-      ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budgets[e.layer]) << "a prompt of " << e.logical_length;
+      const std::vector<int32_t> budgets =
+          AllocatePromptBudgets(config, NumBudgets(config, 4, 2), static_cast<int32_t>(e.logical_length));
+      ASSERT_EQ(static_cast<int32_t>(e.positions.size()), BudgetOf(config, budgets, e))
+          << "a prompt of " << e.logical_length;
     }
   }
 }
@@ -213,9 +229,10 @@ TEST(CompressionTest, AnswersToOnePromptDoNotShareWhatTheyKeep) {
 // bits and a near-tie may fall the other way: at least 99 % of the slots agree.
 TEST_P(PolicyTest, SameSetsOverRanks) {
   const std::vector<Request> requests = {RandomRequests(6, 1, 60, 1)[0]};
-  for (const char* scope : {"head", "layer", "sequence"}) {
+  for (const char* scope : {"head", "layer", "sequence", "head with budgets of its own"}) {
     CompressionConfig config = Config(GetParam(), 24, 12);
-    config.scope = scope;
+    config.scope = std::string(scope).substr(0, std::string(scope).find(' '));
+    if (config.scope != scope) WeighHeads(config);
     std::mt19937 rng(6);
     const std::vector<Request> one = {RandomRequest(rng, "r", 60, 50)};
     const Kept expected = KeptSets(Answer(Options("qwen2", config), one));
@@ -328,11 +345,11 @@ TEST(CompressionTest, RanksThatDisagreeStopTheJobWithinTheStep) {
 // --- Memory ---
 
 void ExpectAscendingToTheLastTokens(const CompressionConfig& config) {
-  const std::vector<int32_t> budgets = AllocateBudgets(config, 4);
+  const std::vector<int32_t> budgets = AllocateBudgets(config, NumBudgets(config, 4, 2));
   const HarnessResult result = Answer(Options("qwen3", config), RandomRequests(9, 4, 50, 80));
   EXPECT_GT(result.evictions.size(), 4u * 4 * 2);
   for (const Eviction& e : result.evictions) {
-    const int32_t budget = budgets[e.layer];
+    const int32_t budget = BudgetOf(config, budgets, e);
     ASSERT_EQ(static_cast<int32_t>(e.positions.size()), budget);
     ASSERT_TRUE(std::is_sorted(e.positions.begin(), e.positions.end(), std::less_equal<>()));
     const int32_t recent = std::max(config.window, static_cast<int32_t>(config.recent_ratio * budget));
@@ -349,6 +366,8 @@ TEST_P(PolicyTest, WhatIsKeptIsAscendingAndEndsInTheLastTokens) {
       config.schedule = schedule;
       ExpectAscendingToTheLastTokens(config);
     }
+    WeighHeads(config);
+    ExpectAscendingToTheLastTokens(config);
     config.schedule = "uniform";
     for (const char* scope : {"layer", "sequence"}) {
       config.scope = scope;
@@ -357,24 +376,27 @@ TEST_P(PolicyTest, WhatIsKeptIsAscendingAndEndsInTheLastTokens) {
   }
 }
 
-// Blocks of a request in steady state, over all layers.
+// Blocks of a request in steady state, over all layers, or KV heads with budgets of their own.
 int64_t SteadyBlocks(const CompressionConfig& config, int layers, int block) {
   int64_t blocks = 0;
-  for (const int32_t budget : AllocateBudgets(config, layers)) blocks += (budget + config.buffer + block - 1) / block;
+  for (const int32_t budget : AllocateBudgets(config, NumBudgets(config, layers, 2)))
+    blocks += (budget + config.buffer + block - 1) / block;
   return blocks;
 }
 
 TEST(CompressionTest, ARequestNeverHoldsMoreThanBudgetAndBuffer) {
-  for (const char* schedule : {"uniform", "pyramid", "weighted"}) {
+  for (const char* schedule : {"uniform", "pyramid", "weighted", "of heads"}) {
     for (const int block : {1, 4, 16}) {
       CompressionConfig config = Config("rkv", 24, 8);
       config.schedule = schedule;
       config.layer_weights = {1, 3, 0, 2};
+      if (schedule == std::string("of heads")) WeighHeads(config);
       EngineOptions options = Options("qwen3", config);
       options.block_size = block;
       std::mt19937 rng(10);
       const HarnessResult result = Answer(options, {RandomRequest(rng, "r", 5, 300)});
-      const int64_t block_bytes = result.outputs.at("r").cache.full_cache_kv_bytes / (4 * ((304 + block - 1) / block));
+      const int64_t block_bytes =
+          result.outputs.at("r").cache.full_cache_kv_bytes / (NumBudgets(config, 4, 2) * ((304 + block - 1) / block));
       EXPECT_EQ(result.stats.kv_blocks_peak, SteadyBlocks(config, 4, block)) << schedule << " block " << block;
       EXPECT_EQ(result.outputs.at("r").cache.peak_kv_bytes, result.stats.kv_blocks_peak * block_bytes);
       if (block < 16) {  // 24 and 32 slots take as many blocks of 16
@@ -382,6 +404,56 @@ TEST(CompressionTest, ARequestNeverHoldsMoreThanBudgetAndBuffer) {
       }
     }
   }
+}
+
+// Budgets of heads that are those of their layers keep what these keep, and lose as much of it.
+TEST_P(PolicyTest, EqualHeadsAreTheLayers) {
+  if (GetParam() == std::string("random")) GTEST_SKIP() << "draws other numbers";
+  CompressionConfig config = Config(GetParam(), 24, 12);
+  config.schedule = "weighted";
+  config.layer_weights = {1, 3, 0, 2};
+  EngineOptions options = Options("qwen2", config);
+  options.shadow_full = true;
+  const std::vector<Request> requests = RandomRequests(16, 5, 60, 60);
+  const HarnessResult by_layer = Answer(options, requests);
+  options.compression.layer_weights.clear();
+  options.compression.head_weights = {1, 1, 3, 3, 0, 0, 2, 2};
+  const HarnessResult by_head = Answer(options, requests);
+  EXPECT_GT(by_layer.stats.cache.compactions, 5);
+  ExpectSameAnswers(by_layer, by_head, GetParam());
+  EXPECT_EQ(KeptSets(by_layer), KeptSets(by_head));
+  const auto losses = [](const HarnessResult& result) {
+    std::map<std::tuple<std::string, int64_t, int, int>, std::pair<float, float>> all;
+    for (const Eviction& e : result.evictions) {
+      all[{e.request_id, e.logical_length, e.layer, e.kv_head}] = {e.mass_lost, e.output_error};
+    }
+    return all;
+  };
+  EXPECT_EQ(losses(by_layer), losses(by_head));
+}
+
+// One of two tp ranks holds the heads that keep nearly all: its pool decides how many requests run.
+TEST(CompressionTest, TheRankOfTheLargestHeadsAdmits) {
+  CompressionConfig config = Config("rkv", 32, 16);
+  config.schedule = "weighted";
+  config.head_weights = {1, 0, 1, 0, 1, 0, 1, 0};
+  EngineOptions options = Options("qwen3", config, {2, 1, 1});
+  constexpr int kRequests = 20;
+  options.max_num_seqs = kRequests;
+  options.record_evictions = false;
+  const KvBlockLayout layout = {
+      .kv_heads = 1, .head_dim = 32, .block_size = 16, .dtype = DType::kFloat32, .num_scores = 1};
+  const int64_t rings = int64_t{kRequests} * 4 * 8 * 2 * 32 * sizeof(float);
+  constexpr int kFit = 7;
+  const int64_t largest = 4 * ((8 + 1 + 2 * (32 - 8 - 1) + 16 + 15) / 16);  // blocks of a request on that rank
+  options.kv_cache_memory_bytes = kFit * largest * static_cast<int64_t>(layout.block_bytes()) + rings;
+  std::vector<Request> requests;
+  std::mt19937 rng(17);
+  for (int i = 0; i < kRequests; ++i) requests.push_back(RandomRequest(rng, absl::StrCat("r", i), 10, 200));
+  const HarnessResult result = Answer(options, requests);
+  EXPECT_EQ(result.stats.peak_running, kFit);
+  EXPECT_EQ(result.stats.preemptions, 0);
+  EXPECT_EQ(result.stats.kv_blocks_peak, kFit * largest);
 }
 
 // A pool of four uncompressed requests runs what the arithmetic allows, without ever taking one back; the full cache

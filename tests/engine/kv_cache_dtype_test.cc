@@ -145,8 +145,8 @@ TEST(KvCacheDtypeTest, TheSameMemoryHoldsNearlyTwiceTheTokens) {
   int64_t tokens[2], bytes[2], running[2];
   for (const bool fp8 : {false, true}) {
     options.kv_cache_dtype = fp8 ? "fp8" : "auto";
-    const CacheSize size =
-        *SizeCache(config, options, heads, config.num_layers, DType::kBFloat16, 4096, options.kv_cache_memory_bytes);
+    const CacheLayers layers({}, {0, config.num_layers}, heads, config.num_kv_heads);
+    const CacheSize size = *SizeCache(config, options, layers, DType::kBFloat16, 4096, options.kv_cache_memory_bytes);
     const size_t plane = static_cast<size_t>(2 * 16 * config.head_dim) * (fp8 ? 1 : 2);
     EXPECT_EQ(size.layout.block_bytes(), 2 * plane + 2 * 16 * sizeof(int32_t));
     EXPECT_EQ(size.num_blocks, (1 << 20) / static_cast<int64_t>(size.layout.block_bytes()));

@@ -367,6 +367,7 @@ TEST_F(CliTest, BadCompressionSettingsAreOneLine) {
   EXPECT_THAT(error({"--kv-compression=rkv", "--kv-scope=sequence", "--kv-schedule=pyramid"}), HasSubstr("--kv-scope"));
   EXPECT_THAT(error({"--kv-compression=rkv", "--kv-schedule=weighted"}), HasSubstr("needs --kv-layer-weights"));
   EXPECT_THAT(error({"--kv-layer-weights=1,x"}), HasSubstr("--kv-layer-weights=1,x: 'x': expected a number"));
+  EXPECT_THAT(error({"--kv-head-weights=1,x"}), HasSubstr("--kv-head-weights=1,x: 'x': expected a number"));
 }
 
 TEST_F(CliTest, PlanSaysWhatFits) {
@@ -414,6 +415,20 @@ TEST_F(CliTest, PlanWithWeightedLayers) {
   EXPECT_EQ(stages[1]["largest_budget"], 9 + 99);
   EXPECT_EQ(stages[1]["smallest_budget"], 9);
   EXPECT_THAT(plan("llama-3.1-8b").err, HasSubstr("--kv-layer-weights: has 4 numbers, and the model 32 layers"));
+
+  // Of KV heads: each tp rank has one of two, and the first rank's are all the slots beyond the windows.
+  Write("run.yaml",
+        "kv_cache_compression_config:\n  algorithm: rkv\n  budget: 108\n  buffer_size: 20\n  schedule: weighted\n"
+        "  head_weights: [1, 0, 1, 0, 1, 0, 1, 0]\n");
+  const CommandResult of_heads = RunCairn(0, {"plan", "--model", Checkpoint("qwen2"), "-tp", "2", "--rank-memory-bytes",
+                                              "1GiB", "--config", Path("run.yaml"), "--output-json", Path("plan")});
+  ASSERT_EQ(of_heads.exit_code, 0) << of_heads.err;
+  const json stage = json::parse(ReadAll(Path("plan")))["stages"][0];
+  EXPECT_EQ(stage["largest_budget"], 9 + 198);
+  EXPECT_EQ(stage["smallest_budget"], 9);
+  // In blocks of 16 slots, of the full cache's 512.
+  EXPECT_EQ(stage["compressed_kv_bytes_per_sequence"].get<int64_t>() * (512 / 16),
+            stage["kv_bytes_per_sequence"].get<int64_t>() * ((207 + 20 + 15) / 16));
 }
 
 // As a start on that GPU: activations take their part, and weights are in the type that its matmul takes.

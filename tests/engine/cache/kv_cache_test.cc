@@ -51,8 +51,8 @@ TEST(KvCacheTest, AccountantCountsWhatTheCacheHolds) {
   std::mt19937 rng(3);
   constexpr int kLayers = 5, kBlock = 8, kSequences = 6;
   KvCache cache = MakeCache(kLayers, 200, kSequences, kBlock);
-  CacheAccountant accountant({{.num_blocks = 200, .layers = {0, kLayers}, .bytes_per_block = 10},
-                              {.num_blocks = 900, .layers = {kLayers, kLayers + 2}, .bytes_per_block = 10}},
+  CacheAccountant accountant({{.num_blocks = 200, .layers = Range{0, kLayers}, .bytes_per_block = 10},
+                              {.num_blocks = 900, .layers = Range{kLayers, kLayers + 2}, .bytes_per_block = 10}},
                              kBlock);
   EXPECT_EQ(accountant.MaxTokens(), 40 * kBlock);
   EXPECT_EQ(accountant.Bytes(accountant.FullCache(9)), 2 * 10 * (kLayers + 2));

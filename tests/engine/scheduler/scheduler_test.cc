@@ -14,11 +14,11 @@ namespace {
 
 // A cache that holds `blocks` blocks of 4 tokens in each of 2 layers.
 CacheAccountant Blocks(int64_t blocks) {
-  return CacheAccountant({{.num_blocks = 2 * blocks, .layers = {0, 2}, .bytes_per_block = 1}}, 4);
+  return CacheAccountant({{.num_blocks = 2 * blocks, .layers = Range{0, 2}, .bytes_per_block = 1}}, 4);
 }
 
 Scheduler MakeScheduler(const SchedulerOptions& options, const CacheAccountant& accountant) {
-  return Scheduler(options, accountant, Footprint({}, 2));
+  return Scheduler(options, accountant, Footprint({}, 2, 1));
 }
 
 std::vector<Sequence> MakeSequences(const std::vector<int>& prompt_lengths) {
@@ -174,12 +174,12 @@ TEST(SchedulerTest, CompressedRunsNeverOutgrowThePool) {
     config.decode = rng() % 5 != 0;
     config.bounded_prefill = config.decode && rng() % 3 == 0;
     constexpr int kLayers = 5, kBlock = 4;
-    const Footprint footprint(config, kLayers);
+    const Footprint footprint(config, kLayers, 1);
     const SchedulerOptions options = {.max_num_seqs = 1 + static_cast<int>(rng() % 8),
                                       .max_num_batched_tokens = 8 + static_cast<int>(rng() % 40),
                                       .pipeline_stages = 1 + static_cast<int>(rng() % 3)};
     const int64_t pool = kLayers * (30 + rng() % 40);
-    const CacheAccountant accountant({{.num_blocks = pool, .layers = {0, kLayers}, .bytes_per_block = 1}}, kBlock);
+    const CacheAccountant accountant({{.num_blocks = pool, .layers = Range{0, kLayers}, .bytes_per_block = 1}}, kBlock);
     Scheduler scheduler(options, accountant, footprint);
     std::vector<int> prompts, answers;
     for (int i = 0; i < 25; ++i) {
