@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
-"""How many slots each layer's cache needs: weights for --kv-schedule weighted.
+"""How many slots each layer's cache needs, or each KV head's: weights for --kv-schedule weighted.
 
 Answers that `cairn eval` has got with the full cache are read again, token by token as they were, while R-KV compresses
-one layer alone to a few sizes, in decoding (the prompt is left alone until the first buffer is full). A layer's damage at
-a size is the mean Kullback-Leibler divergence of the next token's distribution from the full cache's. What is printed:
-that table, and the budgets of mean --budget whose damages have the least sum (between the measured sizes the damage is
-read off a straight line in logarithms; at the longest answer's length it is nothing). The weights are for that
---budget: at another mean they may do more damage than equal budgets.
+one layer alone to a few sizes, in decoding (the prompt is left alone until the first buffer is full); with --heads one
+KV head of a layer alone. The damage at a size is the mean Kullback-Leibler divergence of the next token's distribution
+from the full cache's. What is printed: that table, and the budgets of mean --budget whose damages have the least sum
+(between the measured sizes the damage is read off a straight line in logarithms; at the longest answer's length it is
+nothing). The weights are for that --budget: at another mean they may do more damage than equal budgets.
 
-  python3 tools/layer_sensitivity.py --model DIR --eval OUT [--num 4] [--budget 128] [--buffer 64] [--window 8]
+  python3 tools/layer_sensitivity.py --model DIR --eval OUT [--heads] [--num 4] [--budget 128] [--buffer 64] [--window 8]
 
 With --compare WEIGHTS, settings of the whole model stand side by side instead: R-KV with and without pooling, with uniform
 budgets and with these weights, and random eviction. Beside the divergence it counts lost tokens: those of which the full
 cache is sure (over 0.9) and which get less than 0.5.
 
 DIR: a checkpoint of the Qwen2 or Llama family. OUT: the output directory of a `cairn eval` of chat questions. Needs torch,
-safetensors and tokenizers (CPU is enough: 3 minutes an answer for 1.5 billion parameters on two cores).
+safetensors and tokenizers (CPU is enough: 3 minutes an answer for 1.5 billion parameters on two cores; as many times as
+long with --heads as a layer has KV heads).
 """
 
 import argparse
@@ -87,6 +88,8 @@ class Model:
 
     def attend(self, q, keys, values):
         heads, count, dim = q.shape
+        if isinstance(keys, list):  # of KV heads that hold different numbers of tokens
+            return torch.cat([self.attend_head(*head) for head in zip(q.chunk(self.kv_heads), keys, values)], -1)
         n = keys.shape[1]
         logits = q.reshape(self.kv_heads, -1, dim) @ keys.transpose(1, 2) / math.sqrt(dim)
         later = torch.arange(n)[None] > n - count + torch.arange(count)[:, None]
@@ -94,56 +97,72 @@ class Model:
         mixed = torch.softmax(logits, -1).view(self.kv_heads, -1, n) @ values
         return mixed.view(heads, count, dim).transpose(0, 1).reshape(count, -1).to(torch.bfloat16)
 
+    def attend_head(self, q, keys, values):
+        count, n = q.shape[1], len(keys)
+        logits = q @ keys.T / math.sqrt(self.dim)
+        later = torch.arange(n)[None] > n - count + torch.arange(count)[:, None]
+        mixed = torch.softmax(logits.masked_fill(later, -math.inf), -1) @ values
+        return mixed.transpose(0, 1).reshape(count, -1).to(torch.bfloat16)
+
     def log_probabilities(self, hidden):
         return torch.log_softmax(torch.nn.functional.linear(hidden, self.head).float(), -1)
 
 
 class Cache:
-    """Keys and values of one sequence, of which the layers with a budget are reduced."""
+    """Keys and values of one sequence. Of the layers with budgets, one for each KV head, the heads are apart."""
 
     def __init__(self, model, budgets, window=8, kernel=1, is_random=False):
         self.budgets, self.window, self.kernel, self.is_random = budgets, window, kernel, is_random
         self.first = min(budgets, default=0)
         self.layers = [None] * model.layers
-        self.numbers = [torch.rand(model.kv_heads, 1 << 15) for _ in range(model.layers)] if is_random else None
+        self.numbers = {layer: [torch.rand(1 << 15) for _ in heads] for layer, heads in budgets.items() if is_random}
+
+    def start(self, full):
+        """Takes over what another cache holds."""
+        for layer, (q, k, v) in enumerate(full.layers):
+            self.layers[layer] = (q, list(k), list(v)) if layer in self.budgets else (q, k, v)
+        return self
 
     def append(self, layer, q, k, v):
         old = self.layers[layer]
         if old is not None:
-            q, k, v = torch.cat([old[0], q], 1), torch.cat([old[1], k], 1), torch.cat([old[2], v], 1)
+            q = torch.cat([old[0], q], 1)
+            if layer in self.budgets:
+                k, v = ([torch.cat(pair) for pair in zip(*pairs)] for pairs in ((old[1], k), (old[2], v)))
+            else:
+                k, v = torch.cat([old[1], k], 1), torch.cat([old[2], v], 1)
         self.layers[layer] = (q[:, -self.window :], k, v)
         return k, v
 
     def compress(self):
-        for layer, budget in self.budgets.items():
-            q, k, v = self.layers[layer]
-            kv_heads, n, dim = k.shape
-            if n <= budget:
-                continue
-            m = n - self.window
-            score = self.score(layer, q, k, m)
-            kept = torch.topk(score, budget - self.window, dim=-1).indices.sort(-1).values
-            kept = torch.cat([kept, torch.arange(m, n).expand(kv_heads, -1)], 1)
-            if self.is_random:  # a token keeps its number
-                numbers = self.numbers[layer]
-                self.numbers[layer] = torch.cat([numbers[:, :n].gather(1, kept), numbers[:, n:]], 1)
-            kept = kept[..., None].expand(-1, -1, dim)
-            self.layers[layer] = (q, k.gather(1, kept), v.gather(1, kept))
+        for layer, budgets in self.budgets.items():
+            q, keys, values = self.layers[layer]
+            for head, (queries, budget) in enumerate(zip(q.chunk(len(budgets)), budgets)):
+                n = len(keys[head])
+                if n <= budget:
+                    continue
+                m = n - self.window
+                score = self.numbers[layer][head][:m] if self.is_random else self.score(queries, keys[head])
+                kept = torch.topk(score, budget - self.window).indices.sort().values
+                kept = torch.cat([kept, torch.arange(m, n)])
+                if self.is_random:  # a token keeps its number
+                    numbers = self.numbers[layer][head]
+                    self.numbers[layer][head] = torch.cat([numbers[kept], numbers[n:]])
+                keys[head], values[head] = keys[head][kept], values[head][kept]
 
-    def score(self, layer, q, k, m):
-        kv_heads, n, dim = k.shape
-        if self.is_random:
-            return self.numbers[layer][:, :m]
-        logits = q.view(kv_heads, -1, self.window, dim) @ k[:, None, :m].transpose(2, 3) / math.sqrt(dim)
-        importance = torch.softmax(logits.max(1).values, -1).mean(1)
-        importance = torch.nn.functional.max_pool1d(importance[:, None], self.kernel, 1, self.kernel // 2)[:, 0]
+    def score(self, q, k):
+        n, dim = k.shape
+        m = n - self.window
+        logits = q @ k[:m].T / math.sqrt(dim)
+        importance = torch.softmax(logits.max(0).values, -1).mean(0)
+        importance = torch.nn.functional.max_pool1d(importance[None, None], self.kernel, 1, self.kernel // 2)[0, 0]
         units = k / (k.norm(dim=-1, keepdim=True) + 1e-8)
-        similar = units @ units.transpose(1, 2)
+        similar = units @ units.T
         slots = torch.arange(n)
-        similar[:, slots, slots] = 0
+        similar[slots, slots] = 0
         newest = torch.where(similar > THRESHOLD, slots, 0).max(-1).values
-        similar.scatter_(2, newest[..., None], 0)
-        redundancy = torch.softmax(similar.mean(1), -1)[:, :m]
+        similar.scatter_(1, newest[:, None], 0)
+        redundancy = torch.softmax(similar.mean(0), -1)[:m]
         return LAMBDA * importance - (1 - LAMBDA) * redundancy
 
 
@@ -168,9 +187,16 @@ def chains(model, directory, number):
 
 def comparison(model, options):
     weights = [float(weight) for weight in options.compare.split(",")]
-    uniform = dict.fromkeys(range(model.layers), options.budget)
-    slots = (options.budget - options.window - 1) * model.layers / sum(weights)
-    weighted = {layer: options.window + 1 + round(slots * weight) for layer, weight in enumerate(weights)}
+    per_layer = len(weights) // model.layers
+    if per_layer not in (1, model.kv_heads) or len(weights) % model.layers != 0:
+        raise SystemExit(f"--compare: {len(weights)} weights, for {model.layers} layers of {model.kv_heads} KV heads")
+    uniform = {layer: [options.budget] * model.kv_heads for layer in range(model.layers)}
+    slots = (options.budget - options.window - 1) * len(weights) / sum(weights)
+    budgets = [options.window + 1 + round(slots * weight) for weight in weights]
+    weighted = {
+        layer: budgets[layer * per_layer : (layer + 1) * per_layer] * (model.kv_heads // per_layer)
+        for layer in range(model.layers)
+    }
     return {
         "rkv, kernel 7, uniform": dict(budgets=uniform, kernel=7),
         "rkv, kernel 1, uniform": dict(budgets=uniform),
@@ -188,15 +214,14 @@ def measure(model, options, settings):
         torch.manual_seed(number)
         ids = torch.tensor(prompt + answer)
         longest = max(longest, len(ids))
-        full = Cache(model, {})
-        model.forward(ids[: len(prompt)], torch.arange(len(prompt)), [full])
-        caches = [full, *(Cache(model, window=options.window, **setting) for setting in settings)]
-        for cache in caches[1:]:
-            cache.layers = [(q[:, -cache.window :], k, v) for q, k, v in full.layers]
-        for at in range(len(prompt), len(ids) - 1, options.buffer):
-            if at > len(prompt):
-                for cache in caches:
-                    cache.compress()
+        first = min(len(prompt) + options.buffer, len(ids) - 1)  # nothing is compressed until then
+        full = Cache(model, {}, window=options.window)
+        model.forward(ids[:first], torch.arange(first), [full])
+        tokens += first - len(prompt)
+        caches = [full, *(Cache(model, window=options.window, **setting).start(full) for setting in settings)]
+        for at in range(first, len(ids) - 1, options.buffer):
+            for cache in caches:
+                cache.compress()
             end = min(at + options.buffer, len(ids) - 1)
             hidden = model.forward(ids[at:end], torch.arange(at, end), caches)
             right = model.log_probabilities(hidden[0])
@@ -212,7 +237,7 @@ def measure(model, options, settings):
 
 
 def best_budgets(sizes, damage, longest, options):
-    """The budgets, one a layer, of the given mean and of least total damage; damage: [layers, sizes]."""
+    """The budgets, one a layer (or head), of the given mean and of least total damage; damage: [layers, sizes]."""
     layers, step, floor = len(damage), 4, 1e-7
     damage = torch.flip(torch.cummax(torch.flip(damage, [1]), 1).values, [1])  # fewer slots never help
     x = torch.log(torch.tensor([*sizes, max(longest, sizes[-1] + 1)], dtype=torch.float64))
@@ -248,7 +273,8 @@ def main():
     parser.add_argument("--buffer", type=int, default=64)
     parser.add_argument("--window", type=int, default=8)
     parser.add_argument("--sizes", default="16,32,64,128,256", help="slots of the one compressed layer, rising")
-    parser.add_argument("--compare", metavar="WEIGHTS", help="a comma list, one for each layer")
+    parser.add_argument("--heads", action="store_true", help="for each KV head of a layer: --kv-head-weights")
+    parser.add_argument("--compare", metavar="WEIGHTS", help="a comma list, one for each layer or KV head")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
     torch.set_flush_denormal(True)
@@ -264,16 +290,26 @@ def main():
         raise SystemExit(
             f"--sizes={options.sizes}: must rise, and begin over --window={options.window} and within --budget={options.budget}"
         )
-    settings = [dict(budgets={layer: size}) for layer in range(model.layers) for size in sizes]
+    whole = 1 << 30
+    if options.heads:
+        units = [(layer, [head]) for layer in range(model.layers) for head in range(model.kv_heads)]
+    else:
+        units = [(layer, range(model.kv_heads)) for layer in range(model.layers)]
+    settings = [
+        dict(budgets={layer: [size if head in heads else whole for head in range(model.kv_heads)]})
+        for layer, heads in units
+        for size in sizes
+    ]
     damage, _, longest = measure(model, options, settings)
-    damage = damage.view(model.layers, len(sizes))
-    print("layer", *(f"{size:>8}" for size in sizes))
-    for layer in range(model.layers):
-        print(f"{layer:5}", *(f"{d:8.5f}" for d in damage[layer]))
+    damage = damage.view(len(units), len(sizes))
+    print("layer head" if options.heads else "layer", *(f"{size:>8}" for size in sizes))
+    for (layer, heads), row in zip(units, damage):
+        print(f"{layer:5} {heads[0]:4}" if options.heads else f"{layer:5}", *(f"{d:8.5f}" for d in row))
     budgets, least, uniform = best_budgets(sizes, damage, longest, options)
-    print(f"sum of damages: {least:.5f} with the budgets below, {uniform:.5f} with {options.budget} slots for each layer")
+    print(f"sum of damages: {least:.5f} with the budgets below, {uniform:.5f} with {options.budget} slots for each")
     print("budgets", ",".join(map(str, budgets)))
-    print("--kv-layer-weights", ",".join(str(budget - options.window - 1) for budget in budgets))
+    flag = "--kv-head-weights" if options.heads else "--kv-layer-weights"
+    print(flag, ",".join(str(budget - options.window - 1) for budget in budgets))
 
 
 if __name__ == "__main__":
