@@ -282,8 +282,7 @@ class Setup {
     out.PutString(info_.device);
     CAIRN_ASSIGN_OR_RETURN(const std::vector<std::string> all, groups_.world->AllGather(out.Take()));
     // Ranks of a stage hold as many blocks as each other, unless their heads have budgets of their own.
-    const bool by_head = setup_.options.compression.by_head();
-    const int per_stage = by_head ? groups_.sizes.tp : 1;
+    const int per_stage = setup_.options.compression.by_head() ? groups_.sizes.tp : 1;
     setup_.stages.assign(groups_.sizes.pp * per_stage, {.num_blocks = INT64_MAX});
     for (size_t rank = 0; rank < all.size(); ++rank) {
       WireReader in(all[rank]);
@@ -297,7 +296,7 @@ class Setup {
       info.threads = in.Get<int>();
       info.host = in.GetString();
       info.device = in.GetString();
-      StageCapacity& stage = setup_.stages[info.at.pp * per_stage + (by_head ? info.at.tp : 0)];
+      StageCapacity& stage = setup_.stages[info.at.pp * per_stage + info.at.tp % per_stage];
       stage.num_blocks = std::min(stage.num_blocks, info.kv_blocks);
       CAIRN_ASSIGN_OR_RETURN(const HeadShard heads, ShardHeads(setup_.config.num_heads, setup_.config.num_kv_heads,
                                                                groups_.sizes.tp, info.at.tp));

@@ -87,15 +87,8 @@ class Model:
         return self.norm(x, "model.norm")
 
     def attend(self, q, keys, values):
-        heads, count, dim = q.shape
-        if isinstance(keys, list):  # of KV heads that hold different numbers of tokens
-            return torch.cat([self.attend_head(*head) for head in zip(q.chunk(self.kv_heads), keys, values)], -1)
-        n = keys.shape[1]
-        logits = q.reshape(self.kv_heads, -1, dim) @ keys.transpose(1, 2) / math.sqrt(dim)
-        later = torch.arange(n)[None] > n - count + torch.arange(count)[:, None]
-        logits = logits.view(self.kv_heads, -1, count, n).masked_fill(later, -math.inf)
-        mixed = torch.softmax(logits, -1).view(self.kv_heads, -1, n) @ values
-        return mixed.view(heads, count, dim).transpose(0, 1).reshape(count, -1).to(torch.bfloat16)
+        """Of KV heads that may hold different numbers of tokens."""
+        return torch.cat([self.attend_head(*head) for head in zip(q.chunk(self.kv_heads), keys, values)], -1)
 
     def attend_head(self, q, keys, values):
         count, n = q.shape[1], len(keys)

@@ -202,11 +202,11 @@ void CacheCompressor::NoteObservation(const KvCache& cache, LayerEvent event) {
 // The layers of a sequence that have more slots than their budget: for WorkOffWaiting, or WorkOffSideBySide. The others
 // observe, where the method does.
 void CacheCompressor::NoteLayers(const KvCache& cache, int32_t sequence, const EventQueries& queries) {
+  // Other ranks' heads may have budgets of their own.
+  const bool is_shared = !layers_.by_head() || !has_own_heads();
   for (int layer = 0; layer < cache.num_layers(); ++layer) {
     const int32_t budget = BudgetOf(sequence, layer), slots = cache.physical_length(sequence, layer);
     uint64_t value = Fnv1a(kFnv1aSeed, static_cast<uint64_t>(cache.logical_length(sequence)));
-    // Other ranks' heads may have budgets of their own.
-    const bool is_shared = !layers_.by_head() || !has_own_heads();
     if (is_shared) value = Fnv1a(value, static_cast<uint64_t>(slots) << 32 | static_cast<uint32_t>(budget));
     const LayerEvent event = {.id = {sequence, layer}, .queries = queries, .number = fingerprints_.size()};
     fingerprints_.push_back(static_cast<int64_t>(value));

@@ -27,6 +27,15 @@ Kept KeptSets(const HarnessResult& result) {
   return kept;
 }
 
+void ExpectTheCpusSetsAndTokens(EngineOptions options) {
+  const HarnessResult gpu = AnswerWithoutRaces(options, ThreeRequests(34));
+  options.device = "cpu";
+  const HarnessResult cpu = AnswerWithoutRaces(options, ThreeRequests(34));
+  EXPECT_GT(gpu.stats.cache.compactions, 3);
+  EXPECT_EQ(KeptSets(gpu), KeptSets(cpu));
+  ExpectSameTokens(gpu, cpu);
+}
+
 class GpuCompressionTest : public testing::TestWithParam<CompressedCase> {
  protected:
   EngineOptions Options() const {
@@ -38,15 +47,7 @@ class GpuCompressionTest : public testing::TestWithParam<CompressedCase> {
   }
 };
 
-TEST_P(GpuCompressionTest, SetsAndTokensAreTheCpus) {
-  EngineOptions options = Options();
-  const HarnessResult gpu = AnswerWithoutRaces(options, ThreeRequests(34));
-  options.device = "cpu";
-  const HarnessResult cpu = AnswerWithoutRaces(options, ThreeRequests(34));
-  EXPECT_GT(gpu.stats.cache.compactions, 3);
-  EXPECT_EQ(KeptSets(gpu), KeptSets(cpu));
-  ExpectSameTokens(gpu, cpu);
-}
+TEST_P(GpuCompressionTest, SetsAndTokensAreTheCpus) { ExpectTheCpusSetsAndTokens(Options()); }
 
 INSTANTIATE_TEST_SUITE_P(
     Layouts, GpuCompressionTest,
@@ -67,12 +68,7 @@ TEST(GpuCompressionTest, HeadBudgetsGiveTheCpusSetsAndTokens) {
     options.compression.scope = "head";
     options.compression.schedule = "weighted";
     options.compression.head_weights = {3, 1, 0, 2, 1, 1, 0, 4};
-    const HarnessResult gpu = AnswerWithoutRaces(options, ThreeRequests(34));
-    options.device = "cpu";
-    const HarnessResult cpu = AnswerWithoutRaces(options, ThreeRequests(34));
-    EXPECT_GT(gpu.stats.cache.compactions, 3);
-    EXPECT_EQ(KeptSets(gpu), KeptSets(cpu));
-    ExpectSameTokens(gpu, cpu);
+    ExpectTheCpusSetsAndTokens(options);
   }
 }
 

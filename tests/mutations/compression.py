@@ -88,7 +88,7 @@ BUGS = [
         "layer(index) * num_kv_heads_ + first_head(index)", "layer(index) * num_kv_heads_",
         "Policies/PolicyTest.WhatIsKeptIsAscendingAndEndsInTheLastTokens/rkv"),
     Bug("every rank is counted with the heads of one", "engine/rank_setup.cc",
-        "const bool by_head = setup_.options.compression.by_head();", "const bool by_head = false;",
+        "setup_.options.compression.by_head() ? groups_.sizes.tp : 1;", "1;",
         "CompressionTest.TheRankOfTheLargestHeadsAdmits"),
     Bug("a head attends with another's keys", "engine/model/transformer.cc",
         "(q_heads + part * kv_part) * d, (q_heads + (part + 1) * kv_part) * d", "q_heads * d, (q_heads + kv_part) * d",
